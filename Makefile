@@ -1,0 +1,52 @@
+# Everything needs only python3 >= 3.11: each target sets up a local .venv first.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PG15   := /usr/lib/postgresql/15/bin
+
+.PHONY: help demo up test check bench fmt clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Ekiden needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "python3 has no venv here. Install it with: apt-get install -y python3-venv"; exit 1; }
+	@echo "Setting up $(VENV) (once; about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(READY)  ## a viral session from theme to three drafts, on a real model and a real database
+	@$(BIN)/ekiden demo
+
+up: $(READY)  ## database, API and a worker, until Ctrl-C
+	@$(BIN)/ekiden up
+
+test: $(READY)  ## the test suite, on PostgreSQL 18 and, where it is installed, on 15
+	$(BIN)/python -m pytest
+	@if [ -x $(PG15)/postgres ]; then \
+	  echo "Again on PostgreSQL 15"; \
+	  EKIDEN_TEST_PG_BIN=$(PG15) $(BIN)/python -m pytest tests/store tests/worker; \
+	fi
+
+check: $(READY)  ## lint, types and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(READY)  ## the hand-off against the bare commit, in one run
+	$(BIN)/python bench/handoff.py
+
+fmt: $(READY)  ## let ruff fix what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

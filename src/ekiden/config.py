@@ -1,0 +1,119 @@
+"""Settings, read once from the environment and ``.env``. The names are the mission's."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ekiden.core.model import Options
+from ekiden.errors import SettingsError
+
+
+def _home() -> Path:
+    return Path.home() / ".ekiden"
+
+
+def _env(name: str) -> Any:
+    return AliasChoices(name)
+
+
+class Settings(BaseSettings):
+    """Every setting, with the environment variable it is read from."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        case_sensitive=True,
+        populate_by_name=True,
+    )
+
+    worker_enabled: bool = Field(True, validation_alias=_env("WORKER_ENABLED"))
+    auto_progress_steps: bool = Field(True, validation_alias=_env("AUTO_PROGRESS_STEPS"))
+    auto_progress_phases: bool = Field(False, validation_alias=_env("AUTO_PROGRESS_PHASES"))
+    max_retries: Annotated[int, Field(ge=0, le=100)] = Field(
+        3, validation_alias=_env("MAX_RETRIES")
+    )
+    retry_delay: Annotated[int, Field(ge=0, le=3_600_000)] = Field(
+        1000, validation_alias=_env("RETRY_DELAY"), description="ms, base of the back-off"
+    )
+    worker_poll_interval: Annotated[int, Field(ge=10, le=3_600_000)] = Field(
+        5000,
+        validation_alias=_env("WORKER_POLL_INTERVAL"),
+        description="ms, how often a worker looks while it cannot listen",
+    )
+    worker_batch_size: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        16, validation_alias=_env("WORKER_BATCH_SIZE"), description="tasks at once"
+    )
+    worker_timeout: Annotated[int, Field(ge=1, le=86_400_000)] = Field(
+        300_000, validation_alias=_env("WORKER_TIMEOUT"), description="ms, one attempt"
+    )
+
+    database_url: SecretStr = Field(
+        SecretStr(""), validation_alias=_env("DATABASE_URL"), description="empty: embedded"
+    )
+    home: Path = Field(default_factory=_home, validation_alias=_env("EKIDEN_HOME"))
+    host: str = Field("127.0.0.1", validation_alias=_env("EKIDEN_HOST"))
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, validation_alias=_env("EKIDEN_PORT"))
+    api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("EKIDEN_API_KEY"))
+
+    model: str = Field("", validation_alias=_env("EKIDEN_MODEL"), description="provider:model")
+    openai_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("OPENAI_API_KEY"))
+    openai_base_url: str = Field("", validation_alias=_env("OPENAI_BASE_URL"))
+    perplexity_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias=_env("PERPLEXITY_API_KEY")
+    )
+    anthropic_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("ANTHROPIC_API_KEY"))
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres(cls, url: SecretStr) -> SecretStr:
+        text = url.get_secret_value()
+        if text and not text.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://")
+        return url
+
+    def options(self) -> Options:
+        """Return the defaults for a new session."""
+        return Options(
+            auto_steps=self.auto_progress_steps,
+            auto_phases=self.auto_progress_phases,
+            max_retries=self.max_retries,
+            retry_delay=timedelta(milliseconds=self.retry_delay),
+            timeout=timedelta(milliseconds=self.worker_timeout),
+        )
+
+
+def variable_of(field: str) -> str:
+    """Return the environment variable a field is read from."""
+    alias = Settings.model_fields[field].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field.upper()
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """Read the settings once.
+
+    Raises:
+        SettingsError: a variable does not parse; the message is one line naming it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        given = first.get("input")
+        value = "" if "KEY" in name or "URL" in name else f"={given!s:.60}"
+        raise SettingsError(f"{name}{value}: {first['msg']}") from None

@@ -1,0 +1,169 @@
+"""The progress of a session as one object: the mission's five fields, and ours beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ekiden.core.model import SessionState, StepKind
+from ekiden.core.records import PendingRetry, Session, SessionUsage, StepCount
+
+
+def progress(
+    session: Session,
+    counts: Sequence[StepCount],
+    retry: PendingRetry | None,
+    usage: SessionUsage,
+    revision: int | None = None,
+) -> dict[str, Any]:
+    """Return the progress object (camelCase, JSON values and datetimes).
+
+    Args:
+        session: the session.
+        counts: its steps' counts, newest generation of each phase.
+        retry: the failed attempt it waits to repeat, if any.
+        usage: what its calls took.
+        revision: the revision that waits at the gate, if there is a gate.
+    """
+    by_step = {(c.phase, c.step): c for c in counts}
+    phases = [_phase(number, spec, by_step) for number, spec in enumerate(session.flow_phases, 1)]
+    completed = [p["phase"] for p in phases if p["status"] == "COMPLETED"]
+    at_gate = session.status == SessionState.AWAITING_REVIEW
+    waiting = _waiting_for(session, counts, retry)
+    return {
+        "currentPhase": session.phase,
+        "currentStep": session.step,
+        "completedPhases": completed,
+        "canProceed": at_gate,
+        "requiresManualTrigger": waiting is not None and waiting["kind"] in _MANUAL,
+        "sessionId": session.id,
+        "flow": session.flow,
+        "status": session.status,
+        "title": session.title,
+        "phases": phases,
+        "waitingFor": waiting,
+        "revision": revision if at_gate else None,
+        "error": _error(session, retry),
+        "usage": {
+            "calls": usage.calls,
+            "inputTokens": usage.input_tokens,
+            "outputTokens": usage.output_tokens,
+            "models": usage.models or [],
+        },
+        "cost": {
+            "usd": None if usage.cost_usd is None else float(usage.cost_usd),
+            "callsWithoutPrice": usage.unpriced,
+        },
+        "createdAt": session.created_at,
+        "updatedAt": session.updated_at,
+        "completedAt": session.completed_at,
+    }
+
+
+_MANUAL = {"review", "process-async", "resume"}
+
+
+def _phase(
+    number: int, spec: dict[str, Any], by_step: dict[tuple[int, str], StepCount]
+) -> dict[str, Any]:
+    steps = [_step(kind, by_step.get((number, kind))) for kind in spec["steps"]]
+    if steps[-1]["status"] == "COMPLETED":
+        status = "COMPLETED"
+    elif any(s["status"] != "PENDING" for s in steps):
+        status = next(s["status"] for s in reversed(steps) if s["status"] != "PENDING")
+        status = "RUNNING" if status == "COMPLETED" else status
+    else:
+        status = "PENDING"
+    generation = max((c.generation for (p, _), c in by_step.items() if p == number), default=None)
+    return {
+        "phase": number,
+        "name": spec["name"],
+        "title": spec["title"],
+        "titles": spec.get("titles", {}),
+        "status": status,
+        "generation": generation,
+        "steps": steps,
+    }
+
+
+def _step(kind: str, count: StepCount | None) -> dict[str, Any]:
+    if count is None:
+        return {"step": StepKind(kind), "status": "PENDING", "tasks": 0, "completed": 0, "open": 0}
+    if count.completed == count.total:
+        status = "COMPLETED"
+    elif count.failed:
+        status = "FAILED"
+    elif count.cancelled:
+        status = "CANCELLED"
+    elif count.running:
+        status = "RUNNING"
+    elif count.held:
+        status = "HELD"
+    else:
+        status = "QUEUED"
+    return {
+        "step": StepKind(kind),
+        "status": status,
+        "tasks": count.total,
+        "completed": count.completed,
+        "running": count.running,
+        "failed": count.failed,
+        "open": count.total - count.completed - count.cancelled,
+        "startedAt": count.started_at,
+        "completedAt": count.completed_at if status == "COMPLETED" else None,
+    }
+
+
+def _waiting_for(
+    session: Session, counts: Sequence[StepCount], retry: PendingRetry | None
+) -> dict[str, Any] | None:
+    """Say what the session waits for, and what to do about it, or None while it runs."""
+    now = [c for c in counts if c.phase == session.phase and c.step == session.step]
+    match SessionState(session.status):
+        case SessionState.AWAITING_REVIEW:
+            return {
+                "kind": "review",
+                "message": f"Phase {session.phase} is done. Look at its output, then approve it "
+                "(proceed-next-phase).",
+            }
+        case SessionState.FAILED:
+            return {"kind": "resume", "message": "A step failed for good. Resume goes on from it."}
+        case SessionState.PAUSED:
+            return {"kind": "resume", "message": "Paused. Resume goes on where it stopped."}
+        case SessionState.COMPLETED | SessionState.CANCELLED:
+            return None
+        case SessionState.RUNNING:
+            pass
+    if any(c.held for c in now):
+        return {
+            "kind": "process-async",
+            "message": f"Phase {session.phase} {session.step} waits to be started (process-async).",
+        }
+    if any(c.running for c in now):
+        return None
+    if not session.has_worker:
+        return {
+            "kind": "worker",
+            "message": f"No living worker knows flow {session.flow!r} in this session's version "
+            f"({session.flow_version}). Start one: ekiden worker.",
+        }
+    if retry is not None:
+        return {"kind": "retry", "message": "A failed attempt will be repeated when it is due."}
+    return {"kind": "claim", "message": "Waiting for a worker that is free."}
+
+
+def _error(session: Session, retry: PendingRetry | None) -> dict[str, Any] | None:
+    if session.error is not None:
+        return session.error
+    if retry is None:
+        return None
+    return {
+        "message": retry.error.get("message"),
+        "kind": retry.error.get("kind"),
+        "phase": retry.phase,
+        "step": retry.step,
+        "item": retry.item,
+        "attempt": retry.attempt,
+        "taskId": retry.id,
+        "retryAt": retry.available_at,
+    }

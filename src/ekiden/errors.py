@@ -1,0 +1,162 @@
+"""Every error Ekiden raises. The docstring of a class is its default message.
+
+EkidenError
+├── SettingsError            a setting does not parse               (exit 2)
+├── FlowError                a flow is wrongly defined, or unknown
+│   └── UnknownFlow
+├── DatabaseError
+│   ├── DatabaseUnreachable
+│   ├── EmbeddedServerError
+│   └── MigrationError
+├── NotFound                 session, task, draft                   (404)
+├── InputInvalid             input that does not fit its schema     (422)
+├── Conflict                 the state does not allow it now        (409)
+│   ├── NoGate
+│   └── StaleRevision                                               (412)
+└── StepError                what ends an attempt; says whether a retry can help
+    ├── CannotHeal           raised by a flow author: do not retry
+    ├── StepTimeout
+    ├── Interrupted          the worker was stopped in the middle of the step
+    ├── ResultInvalid        a step returned something its annotation does not allow
+    ├── ModelError
+    │   ├── ModelUnavailable refused connection, 5xx, cut stream
+    │   ├── ModelBusy        429; carries Retry-After
+    │   ├── ModelRefused     4xx that no retry heals (key, quota, bad request)
+    │   └── AnswerInvalid    an answer came, but not in the asked-for form
+    └── SearchError
+"""
+
+from __future__ import annotations
+
+import inspect
+
+
+class EkidenError(Exception):
+    """Something went wrong in Ekiden."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or inspect.getdoc(type(self)) or type(self).__name__)
+
+    @property
+    def message(self) -> str:
+        """What happened, as a sentence for people."""
+        return str(self.args[0])
+
+
+class SettingsError(EkidenError):
+    """A setting could not be read."""
+
+
+class FlowError(EkidenError):
+    """The flow is not defined correctly."""
+
+
+class UnknownFlow(FlowError):
+    """No living worker has registered this flow."""
+
+
+class DatabaseError(EkidenError):
+    """The database did not do what was asked."""
+
+
+class DatabaseUnreachable(DatabaseError):
+    """The database cannot be reached."""
+
+
+class EmbeddedServerError(DatabaseError):
+    """The embedded PostgreSQL could not be started."""
+
+
+class MigrationError(DatabaseError):
+    """The database schema does not fit this version of Ekiden."""
+
+
+class NotFound(EkidenError):
+    """There is no such thing."""
+
+
+class InputInvalid(EkidenError):
+    """The input does not fit the flow's input schema.
+
+    Attributes:
+        problems: one ``(field, message)`` pair a problem; field is a dotted path.
+    """
+
+    def __init__(
+        self, message: str | None = None, problems: list[tuple[str, str]] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.problems = problems or []
+
+
+class Conflict(EkidenError):
+    """The session's state does not allow this now."""
+
+
+class NoGate(Conflict):
+    """The session is not waiting at a gate."""
+
+
+class StaleRevision(Conflict):
+    """The output changed since you looked at it."""
+
+
+class StepError(EkidenError):
+    """The step failed.
+
+    Attributes:
+        retryable: whether the same attempt may succeed later.
+        retry_after: seconds the other side asked us to wait, if it did.
+    """
+
+    retryable: bool = True
+
+    def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class CannotHeal(StepError):
+    """The step cannot succeed, however often it is tried."""
+
+    retryable = False
+
+
+class StepTimeout(StepError):
+    """The step took longer than WORKER_TIMEOUT."""
+
+
+class Interrupted(StepError):
+    """The worker was stopped in the middle of the step."""
+
+
+class ResultInvalid(StepError):
+    """The step returned something that its annotation does not allow."""
+
+    retryable = False
+
+
+class ModelError(StepError):
+    """The model did not answer."""
+
+
+class ModelUnavailable(ModelError):
+    """The model cannot be reached."""
+
+
+class ModelBusy(ModelError):
+    """The model asked us to come back later."""
+
+
+class ModelRefused(ModelError):
+    """The model refuses this request."""
+
+    retryable = False
+
+
+class AnswerInvalid(ModelError):
+    """The model's answer does not have the form that was asked for."""
+
+
+class SearchError(StepError):
+    """The search failed."""
