@@ -1,0 +1,1 @@
+"""PostgreSQL and nothing else: the schema, the named queries, the doorbell, the embedded server."""

@@ -1,0 +1,111 @@
+"""Brings the schema up to date: in order, checksummed, one transaction each, one process at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+
+import asyncpg
+
+from ekiden.errors import MigrationError
+from ekiden.store.connection import connect, translated
+
+_LOCK = 0x656B6964656E  # "ekiden"
+_FILE = re.compile(r"(\d{4})_(\w+)\.sql")
+
+_BOOTSTRAP = """
+CREATE SCHEMA IF NOT EXISTS ekiden;
+CREATE TABLE IF NOT EXISTS ekiden.migrations (
+    number     int PRIMARY KEY,
+    name       text NOT NULL,
+    checksum   text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """One file of ``migrations/``."""
+
+    number: int
+    name: str
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        """Return the hash that says whether an applied migration was changed later."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def load_migrations() -> list[Migration]:
+    """Return the migrations that this version of Ekiden knows, in order."""
+    found = []
+    for file in (resources.files("ekiden.store") / "migrations").iterdir():
+        if match := _FILE.fullmatch(file.name):
+            found.append(
+                Migration(number=int(match[1]), name=match[2], text=file.read_text("utf-8"))
+            )
+    return sorted(found, key=lambda m: m.number)
+
+
+async def migrate(dsn: str) -> list[str]:
+    """Apply what is missing and return the names of what was applied.
+
+    Raises:
+        DatabaseUnreachable: no connection.
+        MigrationError: an applied migration differs from the file, the schema is newer than this
+            version, or the server is too old.
+    """
+    connection = await connect(dsn)
+    try:
+        with translated(dsn):
+            return await _migrate(connection)
+    finally:
+        await connection.close()
+
+
+async def _migrate(connection: asyncpg.Connection) -> list[str]:
+    version = connection.get_server_version()
+    if version.major < 15:
+        raise MigrationError(f"PostgreSQL {version.major} is too old: Ekiden needs 15 to 18.")
+    known = load_migrations()
+    applied: list[str] = []
+    await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+    try:
+        if await connection.fetchval("SELECT to_regclass('ekiden.migrations')") is None:
+            await connection.execute(_BOOTSTRAP)
+        done = {
+            row["number"]: row
+            for row in await connection.fetch(
+                "SELECT number, name, checksum FROM ekiden.migrations ORDER BY number"
+            )
+        }
+        newest = known[-1].number
+        if done and max(done) > newest:
+            raise MigrationError(
+                f"The schema is at migration {max(done)}, this Ekiden knows {newest}: "
+                "upgrade Ekiden on this machine."
+            )
+        for migration in known:
+            if (row := done.get(migration.number)) is not None:
+                if row["checksum"] != migration.checksum:
+                    raise MigrationError(
+                        f"Migration {migration.number:04}_{migration.name} was applied in another "
+                        "form than this version has it. Restore the file, or the database."
+                    )
+                continue
+            async with connection.transaction():
+                await connection.execute(migration.text)
+                await connection.execute(
+                    "INSERT INTO ekiden.migrations (number, name, checksum) VALUES ($1, $2, $3)",
+                    migration.number,
+                    migration.name,
+                    migration.checksum,
+                )
+            applied.append(f"{migration.number:04}_{migration.name}")
+    finally:
+        await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+    return applied

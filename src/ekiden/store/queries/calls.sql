@@ -1,0 +1,27 @@
+-- The ledger.
+
+-- name: append_calls
+-- Appends calls as they came back, many at once. Paid is paid: no fence.
+INSERT INTO ekiden.calls (session_id, task_id, attempt, number, kind, provider, model,
+                          request_hash, request, answer, content_type, http_status, outcome, error,
+                          input_tokens, output_tokens, cost_usd, started_at, finished_at)
+SELECT c.session_id, c.task_id, c.attempt, c.number, c.kind, c.provider, c.model, c.request_hash,
+       c.request, c.answer, c.content_type, c.http_status, c.outcome, c.error, c.input_tokens,
+       c.output_tokens, c.cost_usd, ekiden.now() - c.took, ekiden.now()
+FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::text[], $6::text[], $7::text[],
+            $8::bytea[], $9::bytea[], $10::bytea[], $11::text[], $12::int[], $13::text[],
+            $14::text[], $15::int[], $16::int[], $17::numeric[], $18::interval[])
+     AS c(session_id, task_id, attempt, number, kind, provider, model, request_hash, request,
+          answer, content_type, http_status, outcome, error, input_tokens, output_tokens, cost_usd,
+          took);
+
+-- name: settle_call
+-- What became of an answer once it was read: tokens and cost, or why it is of no use.
+UPDATE ekiden.calls
+SET outcome = $5, error = $6, input_tokens = $7, output_tokens = $8, cost_usd = $9
+WHERE session_id = $1 AND task_id = $2 AND attempt = $3 AND number = $4 AND outcome = 'ANSWERED';
+
+-- name: answers_of
+-- The usable answers a task already has, oldest first: an attempt takes these before it pays.
+SELECT kind, request_hash, answer, content_type, http_status FROM ekiden.calls
+WHERE session_id = $1 AND task_id = $2 AND outcome = 'ANSWERED' ORDER BY id;

@@ -1,0 +1,248 @@
+-- Sessions: created, started, reviewed, paused, resumed, cancelled, looked at.
+-- Lock order: sessions by id, then their tasks.
+
+-- name: create_session
+-- Creates a session on the newest registered version of a flow, with its first task: queued when
+-- $10, else held until process-async. A second call with the same idempotency key changes nothing.
+WITH flow AS (
+    SELECT id FROM ekiden.flows WHERE name = $1 ORDER BY registered_at DESC, id DESC LIMIT 1
+), made AS (
+    INSERT INTO ekiden.sessions (flow_id, title, input, auto_steps, auto_phases, max_retries,
+                                 retry_delay, timeout, idempotency_key, open_tasks)
+    SELECT id, $2, $3::json, $4, $5, $6, $7, $8, $9, 1 FROM flow
+    ON CONFLICT (idempotency_key) DO NOTHING
+    RETURNING id, flow_id
+), run AS (
+    INSERT INTO ekiden.phase_runs (session_id, phase, generation) SELECT id, 1, 1 FROM made
+), task AS (
+    INSERT INTO ekiden.api_tasks (session_id, flow_id, phase, step, generation, queued, awaiting)
+    SELECT id, flow_id, 1, 'THINK', 1, $10, NOT $10 FROM made
+), told AS (
+    INSERT INTO ekiden.events (session_id, type) SELECT id, 'session_created' FROM made
+)
+SELECT id::text, true AS created FROM made
+UNION ALL
+SELECT id::text, false FROM ekiden.sessions
+WHERE idempotency_key = $9 AND NOT EXISTS (SELECT FROM made)
+LIMIT 1;
+
+-- name: start_session
+-- process-async: lets the held tasks of a running session go. Safe to repeat.
+WITH locked AS MATERIALIZED (
+    SELECT id, status FROM ekiden.sessions WHERE id = $1 FOR UPDATE
+), freed AS (
+    UPDATE ekiden.api_tasks t
+    SET queued = true, awaiting = false, available_at = ekiden.now()
+    FROM locked l
+    WHERE t.session_id = l.id AND l.status = 'RUNNING' AND t.awaiting
+    RETURNING t.session_id, t.phase, t.step
+), told AS (
+    INSERT INTO ekiden.events (session_id, type, phase, step)
+    SELECT DISTINCT session_id, 'step_started', phase, step FROM freed
+)
+SELECT l.status, (SELECT count(*) FROM freed) AS started FROM locked l;
+
+-- name: approve_gate
+-- Passes the gate of a session: the output is approved as it was seen and the next phase begins.
+-- $2 is the revision the decision was made on, or null for the one that stands.
+WITH locked AS MATERIALIZED (
+    SELECT id, flow_id, status, phase, generation, auto_steps FROM ekiden.sessions
+    WHERE id = $1 FOR UPDATE
+), standing AS MATERIALIZED (
+    SELECT r.id FROM locked l JOIN ekiden.revisions r
+        ON r.session_id = l.id AND r.phase = l.phase AND r.generation = l.generation
+    ORDER BY r.number DESC LIMIT 1
+), moved AS (
+    UPDATE ekiden.sessions s
+    SET status = 'RUNNING', phase = l.phase + 1, step = 'THINK', open_tasks = 1, error = NULL,
+        generation = (SELECT coalesce(max(p.generation), 0) + 1 FROM ekiden.phase_runs p
+                      WHERE p.session_id = s.id AND p.phase = l.phase + 1),
+        updated_at = ekiden.now()
+    FROM locked l JOIN standing v ON $2::bigint IS NULL OR v.id = $2
+    WHERE s.id = l.id AND l.status = 'AWAITING_REVIEW'
+    RETURNING s.id, s.flow_id, s.phase, s.generation, l.phase AS approved_phase,
+              v.id AS revision_id, NOT l.auto_steps AS held
+), approved AS (
+    UPDATE ekiden.revisions r SET approved_at = ekiden.now() FROM moved m
+    WHERE r.id = m.revision_id AND r.approved_at IS NULL
+), reviewed AS (
+    INSERT INTO ekiden.reviews (session_id, phase, verb, revision_id, actor, comment,
+                                idempotency_key)
+    SELECT id, approved_phase, 'approve', revision_id, $3, $4, $5 FROM moved
+), run AS (
+    INSERT INTO ekiden.phase_runs (session_id, phase, generation)
+    SELECT id, phase, generation FROM moved
+), task AS (
+    INSERT INTO ekiden.api_tasks (session_id, flow_id, phase, step, generation, queued, awaiting)
+    SELECT id, flow_id, phase, 'THINK', generation, NOT held, held FROM moved
+), told AS (
+    INSERT INTO ekiden.events (session_id, type, phase, data)
+    SELECT id, 'gate_approved', approved_phase, json_build_object('actor', $3::text) FROM moved
+)
+SELECT l.status, l.phase, (SELECT id FROM standing) AS revision_id,
+       EXISTS (SELECT FROM moved) AS passed
+FROM locked l;
+
+-- name: pause_session
+-- Stops a session after what runs now: due and queued tasks are held.
+WITH locked AS MATERIALIZED (
+    SELECT id, status FROM ekiden.sessions WHERE id = $1 FOR UPDATE
+), paused AS (
+    UPDATE ekiden.sessions s SET status = 'PAUSED', updated_at = ekiden.now()
+    FROM locked l WHERE s.id = l.id AND l.status = 'RUNNING'
+    RETURNING s.id
+), held AS (
+    UPDATE ekiden.api_tasks t SET queued = false, awaiting = true
+    FROM paused p WHERE t.session_id = p.id AND t.queued
+), told AS (
+    INSERT INTO ekiden.events (session_id, type, data)
+    SELECT id, 'session_paused', json_build_object('actor', $2::text) FROM paused
+)
+SELECT l.status, EXISTS (SELECT FROM paused) AS changed FROM locked l;
+
+-- name: resume_session
+-- Goes on where a paused or failed session stopped. Failed tasks are queued with a fresh budget;
+-- what was completed stays.
+WITH locked AS MATERIALIZED (
+    SELECT id, status FROM ekiden.sessions WHERE id = $1 FOR UPDATE
+), resumed AS (
+    UPDATE ekiden.sessions s SET status = 'RUNNING', error = NULL, updated_at = ekiden.now()
+    FROM locked l WHERE s.id = l.id AND l.status IN ('PAUSED', 'FAILED')
+    RETURNING s.id
+), again AS (
+    UPDATE ekiden.api_tasks t
+    SET status = 'QUEUED', queued = true, awaiting = false, available_at = ekiden.now(),
+        budget_from = CASE WHEN t.status = 'FAILED' THEN t.attempt ELSE t.budget_from END
+    FROM resumed r WHERE t.session_id = r.id AND (t.status = 'FAILED' OR t.awaiting)
+), told AS (
+    INSERT INTO ekiden.events (session_id, type, data)
+    SELECT id, 'session_resumed', json_build_object('actor', $2::text) FROM resumed
+)
+SELECT l.status, EXISTS (SELECT FROM resumed) AS changed FROM locked l;
+
+-- name: cancel_session
+-- Ends a session. Nothing of it runs again; late results are refused by their tasks' state.
+WITH locked AS MATERIALIZED (
+    SELECT id, status FROM ekiden.sessions WHERE id = $1 FOR UPDATE
+), ended AS (
+    UPDATE ekiden.sessions s
+    SET status = 'CANCELLED', updated_at = ekiden.now(), completed_at = ekiden.now()
+    FROM locked l
+    WHERE s.id = l.id AND l.status IN ('RUNNING', 'AWAITING_REVIEW', 'PAUSED', 'FAILED')
+    RETURNING s.id
+), running AS MATERIALIZED (
+    SELECT t.id, t.attempt, t.worker_id, t.started_at FROM ekiden.api_tasks t, ended e
+    WHERE t.session_id = e.id AND t.status = 'RUNNING'
+), dropped AS (
+    UPDATE ekiden.api_tasks t SET status = 'CANCELLED', queued = false, awaiting = false
+    FROM ended e WHERE t.session_id = e.id AND t.status IN ('QUEUED', 'RUNNING', 'FAILED')
+), history AS (
+    INSERT INTO ekiden.attempts (task_id, number, worker_id, outcome, started_at, finished_at)
+    SELECT id, attempt, worker_id, 'CANCELLED', started_at, ekiden.now() FROM running
+), told AS (
+    INSERT INTO ekiden.events (session_id, type, data)
+    SELECT id, 'session_cancelled', json_build_object('actor', $2::text) FROM ended
+)
+SELECT l.status, EXISTS (SELECT FROM ended) AS changed FROM locked l;
+
+-- name: review_by_key
+-- The review an idempotency key stands for, if it was taken already.
+SELECT session_id::text, phase, verb FROM ekiden.reviews WHERE idempotency_key = $1;
+
+-- name: get_session
+-- One session with its flow.
+SELECT s.id::text, f.name AS flow, f.version AS flow_version, f.title AS flow_title, s.status,
+       s.phase, s.step, s.generation, s.open_tasks, s.title, s.input::text, s.auto_steps,
+       s.auto_phases, s.max_retries, s.retry_delay, s.timeout, s.error::text, s.created_at,
+       s.updated_at, s.completed_at, f.phases::text AS flow_phases, s.flow_id,
+       EXISTS (SELECT FROM ekiden.workers w WHERE w.state = 'ALIVE'
+               AND w.lease_until > ekiden.now() AND s.flow_id = ANY (w.flow_ids)) AS has_worker
+FROM ekiden.sessions s JOIN ekiden.flows f ON f.id = s.flow_id
+WHERE s.id = $1;
+
+-- name: list_sessions
+-- Newest first; $2 a status or null, $3 the id to start after or null. Ids are in time order.
+SELECT s.id::text, f.name AS flow, s.status, s.phase, s.step, s.title, s.created_at, s.updated_at,
+       s.completed_at
+FROM ekiden.sessions s JOIN ekiden.flows f ON f.id = s.flow_id
+WHERE ($1::text IS NULL OR f.name = $1) AND ($2::text IS NULL OR s.status = $2)
+  AND ($3::uuid IS NULL OR s.id < $3)
+ORDER BY s.id DESC LIMIT $4;
+
+-- name: step_counts
+-- How far each step of each phase's newest generation is.
+SELECT t.phase, t.generation, t.step, count(*) AS total,
+       count(*) FILTER (WHERE t.status = 'COMPLETED') AS completed,
+       count(*) FILTER (WHERE t.status = 'RUNNING') AS running,
+       count(*) FILTER (WHERE t.status = 'FAILED') AS failed,
+       count(*) FILTER (WHERE t.status = 'CANCELLED') AS cancelled,
+       count(*) FILTER (WHERE t.queued) AS queued,
+       count(*) FILTER (WHERE t.awaiting) AS held,
+       min(t.started_at) AS started_at, max(t.completed_at) AS completed_at
+FROM ekiden.api_tasks t
+WHERE t.session_id = $1
+  AND t.generation = (SELECT max(p.generation) FROM ekiden.phase_runs p
+                      WHERE p.session_id = t.session_id AND p.phase = t.phase)
+GROUP BY t.phase, t.generation, t.step;
+
+-- name: pending_retry
+-- The failed attempt the session now waits to repeat, if there is one.
+SELECT t.phase, t.step, t.item, t.attempt, t.id, t.error::text, t.available_at
+FROM ekiden.api_tasks t
+WHERE t.session_id = $1 AND t.queued AND t.error IS NOT NULL
+ORDER BY t.available_at LIMIT 1;
+
+-- name: session_usage
+-- What the session's calls took: calls, tokens as far as known, cost as far as known.
+SELECT count(*) AS calls, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+       sum(cost_usd) AS cost_usd,
+       count(*) FILTER (WHERE kind = 'ask' AND cost_usd IS NULL) AS unpriced,
+       array_agg(DISTINCT provider || ':' || model) FILTER (WHERE kind = 'ask') AS models
+FROM ekiden.calls WHERE session_id = $1;
+
+-- name: list_revisions
+-- Every revision of every phase, oldest first, with its output.
+SELECT r.id, r.phase, r.generation, r.number, r.author, r.created_at, r.approved_at,
+       coalesce(r.output, t.result)::text AS output
+FROM ekiden.revisions r LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id
+WHERE r.session_id = $1 ORDER BY r.phase, r.generation, r.number;
+
+-- name: standing_revision
+-- The revision a gate would approve now.
+SELECT r.id FROM ekiden.sessions s JOIN ekiden.revisions r
+    ON r.session_id = s.id AND r.phase = s.phase AND r.generation = s.generation
+WHERE s.id = $1 ORDER BY r.number DESC LIMIT 1;
+
+-- name: list_tasks
+-- Every task of a session, in running order.
+SELECT id, phase, step, item, generation, status, queued, awaiting, attempt, available_at,
+       worker_id, request::text, result::text, error::text, created_at, started_at, completed_at
+FROM ekiden.api_tasks WHERE session_id = $1
+ORDER BY phase, generation, array_position(ARRAY['THINK', 'EXECUTE', 'INTEGRATE'], step), item;
+
+-- name: list_attempts
+-- The attempts of a task that ended, and the one that runs.
+SELECT a.number, a.worker_id, a.outcome, a.error::text, a.started_at, a.finished_at, a.retry_at
+FROM ekiden.attempts a JOIN ekiden.api_tasks t ON t.id = a.task_id
+WHERE a.task_id = $2 AND t.session_id = $1
+UNION ALL
+SELECT attempt, worker_id, 'RUNNING', NULL, started_at, NULL, NULL FROM ekiden.api_tasks
+WHERE id = $2 AND session_id = $1 AND status = 'RUNNING'
+ORDER BY 1;
+
+-- name: list_calls
+-- The ledger of a task, without the bytes.
+SELECT id, attempt, number, kind, provider, model, outcome, error, http_status, input_tokens,
+       output_tokens, cost_usd, octet_length(answer) AS answer_bytes, started_at, finished_at
+FROM ekiden.calls WHERE session_id = $1 AND task_id = $2 ORDER BY id;
+
+-- name: list_drafts
+-- The drafts of a session ($1), or the newest of all.
+SELECT d.id, d.session_id::text, d.number, d.title, d.body::text, d.sources::text, d.created_at
+FROM ekiden.drafts d WHERE $1::uuid IS NULL OR d.session_id = $1
+ORDER BY d.session_id DESC, d.number LIMIT $2;
+
+-- name: list_events
+-- A session's history after event $2, oldest first. Complete: see the lock order in 0001.
+SELECT id, session_id::text, type, phase, step, task_id, data::text, created_at
+FROM ekiden.events WHERE session_id = $1 AND id > $2 ORDER BY id LIMIT $3;

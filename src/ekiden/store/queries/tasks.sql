@@ -1,0 +1,282 @@
+-- The life of a task. Lock order: sessions by id, then their tasks.
+
+-- name: claim_tasks
+-- Claims up to $3 due tasks of the flows this worker knows ($2), oldest first. With $4, only that
+-- session's. Tasks another worker is claiming are passed over, not waited for.
+WITH due AS MATERIALIZED (
+    SELECT id FROM ekiden.api_tasks
+    WHERE queued AND available_at <= ekiden.now() AND flow_id = ANY ($2::int[])
+      AND ($4::uuid IS NULL OR session_id = $4)
+    ORDER BY available_at, id
+    LIMIT $3
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE ekiden.api_tasks t
+SET status = 'RUNNING', queued = false, attempt = attempt + 1, worker_id = $1,
+    started_at = ekiden.now()
+WHERE t.id = ANY (ARRAY(SELECT id FROM due)) AND t.queued
+RETURNING t.id, t.session_id::text, t.flow_id, t.phase, t.step, t.item, t.generation, t.attempt,
+          t.budget_from, t.request::text, t.delivered::text;
+
+-- name: next_due
+-- When the nearest task that is queued for later becomes due, as an interval from now; null if
+-- there is none.
+SELECT available_at - ekiden.now() FROM ekiden.api_tasks
+WHERE queued AND flow_id = ANY ($1::int[])
+ORDER BY available_at, id LIMIT 1;
+
+-- name: load_sessions
+-- What a worker must know to run tasks of these sessions: input, options, the approved outputs of
+-- the phases before, and this generation's plan and results so far.
+SELECT s.id::text AS session_id, s.flow_id, s.phase, s.generation, s.input::text,
+       s.auto_steps, s.auto_phases, s.max_retries, s.retry_delay, s.timeout,
+       (SELECT json_object_agg(o.phase, o.output::text)::text
+        FROM (SELECT DISTINCT ON (r.phase) r.phase, coalesce(r.output, t.result) AS output
+              FROM ekiden.revisions r LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id
+              WHERE r.session_id = s.id AND r.phase < s.phase AND r.approved_at IS NOT NULL
+              ORDER BY r.phase, r.generation DESC, r.number DESC) AS o) AS outputs,
+       (SELECT t.result::text FROM ekiden.api_tasks t
+        WHERE t.session_id = s.id AND t.phase = s.phase AND t.generation = s.generation
+          AND t.step = 'THINK') AS plan,
+       ARRAY(SELECT t.result::text FROM ekiden.api_tasks t
+             WHERE t.session_id = s.id AND t.phase = s.phase AND t.generation = s.generation
+               AND t.step = 'EXECUTE' AND t.result IS NOT NULL
+             ORDER BY t.item) AS found
+FROM ekiden.sessions s WHERE s.id = ANY ($1::uuid[]);
+
+-- name: complete_tasks
+-- The hand-off. Stores results, fences each on (RUNNING, attempt), and where that closes the step
+-- does what continue-async does: inserts the next step's tasks, already claimed by this worker as
+-- far as it has room, or opens the gate, or ends the session. One statement, one commit, any
+-- number of sessions.
+--
+-- A completion is one position of arrays $2 to $16; the children of those that fan out are rows
+-- ($17 position, $18 item, $19 request); drafts of those that finish are rows ($20 to $24).
+--
+-- The chain below is linear on purpose: each part carries on what the next one needs. Joining a
+-- part back to an earlier one makes the planner, which expects one row, compare all with all.
+-- "running" is a column and not a literal for the same reason: with a literal, statistics taken
+-- while nothing ran turn the fence into a scan.
+WITH done AS MATERIALIZED (
+    SELECT * FROM unnest($2::bigint[], $3::int[], $4::uuid[], $5::text[], $6::text[], $7::text[],
+                         $8::smallint[], $9::text[], $10::boolean[], $11::boolean[], $12::boolean[],
+                         $13::boolean[], $14::int[], $15::int[], $16::text[])
+    WITH ORDINALITY AS d(task_id, attempt, session_id, result, reads, event, next_phase, next_step,
+                         new_phase, hold, closes_phase, fans_out, next_count, room, running, ord)
+), clock AS MATERIALIZED (
+    SELECT ekiden.now() AS now
+), locked AS MATERIALIZED (
+    SELECT id, status, open_tasks FROM ekiden.sessions
+    WHERE id = ANY ($4::uuid[]) ORDER BY id FOR UPDATE
+), fenced AS (
+    UPDATE ekiden.api_tasks t
+    SET status = 'COMPLETED', result = d.result::json, reads = d.reads::smallint[], error = NULL,
+        completed_at = (SELECT now FROM clock)
+    FROM done d JOIN locked l ON l.id = d.session_id
+    WHERE t.id = d.task_id AND t.attempt = d.attempt AND t.status = d.running
+    RETURNING t.id, t.session_id, t.flow_id, t.phase, t.step, t.generation, t.attempt, t.worker_id,
+              t.started_at, l.status AS session_status, l.open_tasks, d.ord, d.event, d.next_phase,
+              d.next_step, d.new_phase, d.hold, d.closes_phase, d.fans_out, d.next_count, d.room
+), closing AS (
+    -- One row a session whose step this statement closes; of siblings, the last one speaks.
+    SELECT DISTINCT ON (session_id) * FROM (
+        SELECT *, count(*) OVER (PARTITION BY session_id) AS closed FROM fenced) AS f
+    ORDER BY session_id, ord DESC
+), moved AS (
+    UPDATE ekiden.sessions s
+    SET open_tasks = CASE WHEN c.open_tasks = c.closed THEN c.next_count
+                          ELSE c.open_tasks - c.closed END,
+        phase = CASE WHEN c.open_tasks = c.closed THEN c.next_phase ELSE s.phase END,
+        step = CASE WHEN c.open_tasks = c.closed THEN c.next_step ELSE s.step END,
+        generation = CASE WHEN c.open_tasks = c.closed AND c.new_phase
+                          THEN (SELECT coalesce(max(p.generation), 0) + 1 FROM ekiden.phase_runs p
+                                WHERE p.session_id = s.id AND p.phase = c.next_phase)
+                          ELSE s.generation END,
+        status = CASE WHEN c.open_tasks <> c.closed THEN s.status
+                      WHEN c.event = 'open_gate' THEN 'AWAITING_REVIEW'
+                      WHEN c.event = 'finish' THEN 'COMPLETED'
+                      ELSE s.status END,
+        completed_at = CASE WHEN c.open_tasks = c.closed AND c.event = 'finish'
+                            THEN (SELECT now FROM clock) END,
+        updated_at = (SELECT now FROM clock)
+    FROM closing c WHERE s.id = c.session_id
+    RETURNING s.id AS session_id, s.flow_id, c.id AS task_id, c.phase AS closed_phase,
+              c.generation AS closed_generation, c.closes_phase, c.new_phase, c.event, c.ord,
+              c.room, c.fans_out, s.phase, s.step, s.generation,
+              c.open_tasks = c.closed AS closes,
+              c.hold OR c.session_status = 'PAUSED' AS held,
+              CASE WHEN c.open_tasks = c.closed AND c.next_count = 1 AND NOT c.fans_out
+                   THEN nextval('ekiden.api_tasks_id_seq') END AS next_id
+), next AS MATERIALIZED (
+    SELECT m.next_id AS id, 0 AS item, NULL::text AS request, m.session_id, m.flow_id, m.phase,
+           m.step, m.generation, m.held, m.ord, NOT m.held AND m.room > 0 AS mine
+    FROM moved m WHERE m.next_id IS NOT NULL
+    UNION ALL
+    SELECT nextval('ekiden.api_tasks_id_seq'), f.item, f.request, m.session_id,
+           m.flow_id, m.phase, m.step, m.generation, m.held, m.ord, NOT m.held AND f.item < m.room
+    FROM moved m JOIN unnest($17::bigint[], $18::int[], $19::text[]) AS f(ord, item, request)
+         ON f.ord = m.ord
+    WHERE m.closes
+), inserted AS (
+    INSERT INTO ekiden.api_tasks (id, session_id, flow_id, phase, step, item, generation, status,
+                                  queued, awaiting, attempt, worker_id, request, available_at,
+                                  created_at, started_at)
+    SELECT n.id, n.session_id, n.flow_id, n.phase, n.step, n.item, n.generation,
+           CASE WHEN n.mine THEN 'RUNNING' ELSE 'QUEUED' END,
+           NOT n.mine AND NOT n.held, n.held, n.mine::int, CASE WHEN n.mine THEN $1::bigint END,
+           n.request::json, c.now, c.now, CASE WHEN n.mine THEN c.now END
+    FROM next n, clock c
+), runs AS (
+    INSERT INTO ekiden.phase_runs (session_id, phase, generation, started_at)
+    SELECT m.session_id, m.phase, m.generation, c.now FROM moved m, clock c
+    WHERE m.closes AND m.new_phase
+), outputs AS (
+    INSERT INTO ekiden.revisions (session_id, phase, generation, number, author, task_id,
+                                  created_at, approved_at)
+    SELECT m.session_id, m.closed_phase, m.closed_generation, 1, 'model', m.task_id, c.now,
+           CASE WHEN m.event <> 'open_gate' THEN c.now END
+    FROM moved m, clock c WHERE m.closes AND m.closes_phase
+), ended AS (
+    INSERT INTO ekiden.drafts (session_id, number, title, body, sources, created_at)
+    SELECT m.session_id, d.number, d.title, d.body::json, d.sources::json, c.now
+    FROM moved m
+    JOIN unnest($20::bigint[], $21::int[], $22::text[], $23::text[], $24::text[])
+         AS d(ord, number, title, body, sources) ON d.ord = m.ord, clock c
+    WHERE m.closes AND m.event = 'finish'
+), history AS (
+    INSERT INTO ekiden.attempts (task_id, number, worker_id, outcome, started_at, finished_at)
+    SELECT f.id, f.attempt, f.worker_id, 'COMPLETED', f.started_at, c.now FROM fenced f, clock c
+), told AS (
+    INSERT INTO ekiden.events (session_id, type, phase, step, task_id, created_at)
+    SELECT f.session_id, 'task_completed', f.phase, f.step, f.id, c.now FROM fenced f, clock c
+    UNION ALL
+    SELECT m.session_id, CASE m.event WHEN 'finish' THEN 'session_completed' ELSE 'gate_opened' END,
+           m.closed_phase, NULL, NULL, c.now
+    FROM moved m, clock c WHERE m.closes AND m.event <> 'advance'
+)
+SELECT ARRAY(SELECT ord FROM fenced) AS accepted,
+       (SELECT array_agg(ord) FROM next WHERE mine) AS next_of,
+       (SELECT array_agg(id) FROM next WHERE mine) AS next_ids,
+       (SELECT array_agg(item) FROM next WHERE mine) AS next_items,
+       (SELECT array_agg(generation) FROM next WHERE mine) AS next_generations,
+       EXISTS (SELECT FROM next WHERE NOT mine AND NOT held) AS left_queued;
+
+-- name: retry_task
+-- Puts a failed attempt's task back in the queue, due after $4; held if the session was paused
+-- meanwhile. Fenced on (RUNNING, attempt).
+WITH locked AS MATERIALIZED (
+    SELECT s.id, s.status FROM ekiden.sessions s
+    WHERE s.id = (SELECT session_id FROM ekiden.api_tasks WHERE id = $1) FOR UPDATE
+), again AS (
+    UPDATE ekiden.api_tasks t
+    SET status = 'QUEUED', queued = l.status <> 'PAUSED', awaiting = l.status = 'PAUSED',
+        error = $3::json, available_at = ekiden.now() + $4
+    FROM locked l
+    WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'RUNNING' AND t.session_id = l.id
+    RETURNING t.*
+), history AS (
+    INSERT INTO ekiden.attempts (task_id, number, worker_id, outcome, error, started_at,
+                                 finished_at, retry_at)
+    SELECT id, attempt, worker_id, $5, $3::json, started_at, ekiden.now(), available_at FROM again
+), told AS (
+    INSERT INTO ekiden.events (session_id, type, phase, step, task_id, data)
+    SELECT session_id, 'task_retried', phase, step, id,
+           json_build_object('attempt', attempt, 'error', $3::json ->> 'message',
+                             'retryAt', available_at)
+    FROM again
+)
+SELECT available_at FROM again;
+
+-- name: fail_task
+-- Fails a task for good, and its session with it. Siblings that run may end; their results are
+-- kept. Fenced on (RUNNING, attempt).
+WITH locked AS MATERIALIZED (
+    SELECT s.id, s.status FROM ekiden.sessions s
+    WHERE s.id = (SELECT session_id FROM ekiden.api_tasks WHERE id = $1) FOR UPDATE
+), failed AS (
+    UPDATE ekiden.api_tasks t
+    SET status = 'FAILED', error = $3::json
+    FROM locked l
+    WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'RUNNING' AND t.session_id = l.id
+    RETURNING t.*
+), history AS (
+    INSERT INTO ekiden.attempts (task_id, number, worker_id, outcome, error, started_at,
+                                 finished_at)
+    SELECT id, attempt, worker_id, 'FAILED', $3::json, started_at, ekiden.now() FROM failed
+), stopped AS (
+    UPDATE ekiden.sessions s
+    SET status = 'FAILED', updated_at = ekiden.now(),
+        error = json_build_object('message', $3::json ->> 'message', 'kind', $3::json ->> 'kind',
+                                  'phase', f.phase, 'step', f.step, 'item', f.item,
+                                  'attempt', f.attempt, 'taskId', f.id, 'retryAt', NULL)
+    FROM failed f WHERE s.id = f.session_id AND s.status IN ('RUNNING', 'PAUSED', 'FAILED')
+), told AS (
+    INSERT INTO ekiden.events (session_id, type, phase, step, task_id, data)
+    SELECT session_id, 'task_failed', phase, step, id,
+           json_build_object('attempt', attempt, 'error', $3::json ->> 'message')
+    FROM failed
+)
+SELECT id FROM failed;
+
+-- name: release_task
+-- Gives a task back unharmed when its worker stops; the attempt does not count. Fenced.
+WITH locked AS MATERIALIZED (
+    SELECT s.id, s.status FROM ekiden.sessions s
+    WHERE s.id = (SELECT session_id FROM ekiden.api_tasks WHERE id = $1) FOR UPDATE
+), freed AS (
+    UPDATE ekiden.api_tasks t
+    SET status = 'QUEUED', queued = l.status <> 'PAUSED', awaiting = l.status = 'PAUSED',
+        available_at = ekiden.now(), budget_from = t.budget_from + 1
+    FROM locked l
+    WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'RUNNING' AND t.session_id = l.id
+    RETURNING t.*
+), history AS (
+    INSERT INTO ekiden.attempts (task_id, number, worker_id, outcome, started_at, finished_at,
+                                 retry_at)
+    SELECT id, attempt, worker_id, 'RELEASED', started_at, ekiden.now(), ekiden.now() FROM freed
+), told AS (
+    INSERT INTO ekiden.events (session_id, type, phase, step, task_id)
+    SELECT session_id, 'task_released', phase, step, id FROM freed
+)
+SELECT id FROM freed;
+
+-- name: tasks_running_on
+-- The tasks a worker holds, with their attempt tokens: to settle a commit whose answer was lost.
+SELECT t.id, t.session_id::text, t.flow_id, t.phase, t.step, t.item, t.generation, t.attempt,
+       t.budget_from, t.request::text, t.delivered::text
+FROM ekiden.sessions s JOIN ekiden.api_tasks t
+     ON t.session_id = s.id AND t.status = 'RUNNING' AND t.worker_id = $1
+WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED') AND s.id = ANY ($2::uuid[]);
+
+-- name: completed_attempts
+-- Which of these (task, attempt) pairs stand COMPLETED: the judge of an unknown commit.
+SELECT t.id FROM unnest($1::bigint[], $2::int[]) AS asked(id, attempt)
+JOIN ekiden.api_tasks t ON t.id = asked.id AND t.attempt = asked.attempt
+WHERE t.status = 'COMPLETED' AND t.worker_id = $3;
+
+-- name: deaths_of
+-- How many workers a task has taken with it since its budget began.
+SELECT count(*) FROM ekiden.attempts a JOIN ekiden.api_tasks t ON t.id = a.task_id
+WHERE a.task_id = $1 AND a.number > t.budget_from AND a.outcome = 'LOST';
+
+-- name: deliver_result
+-- Takes a result from outside for a running task ($1, token $2): the task is queued again at once,
+-- and the worker that claims it checks the result against the step's schema and completes it.
+WITH locked AS MATERIALIZED (
+    SELECT s.id FROM ekiden.sessions s WHERE s.id = $4 FOR UPDATE
+), taken AS (
+    UPDATE ekiden.api_tasks t
+    SET status = 'QUEUED', queued = true, delivered = $3::json, available_at = ekiden.now(),
+        budget_from = t.budget_from + 1
+    FROM locked l
+    WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'RUNNING' AND t.session_id = l.id
+    RETURNING t.*
+), history AS (
+    INSERT INTO ekiden.attempts (task_id, number, worker_id, outcome, started_at, finished_at,
+                                 retry_at)
+    SELECT id, attempt, worker_id, 'RELEASED', started_at, ekiden.now(), ekiden.now() FROM taken
+), told AS (
+    INSERT INTO ekiden.events (session_id, type, phase, step, task_id)
+    SELECT session_id, 'result_delivered', phase, step, id FROM taken
+)
+SELECT id FROM taken;

@@ -1,0 +1,125 @@
+-- Workers, their leases, and the rescue of what dead ones held.
+
+-- name: register_flow
+-- Makes a flow known; the same version again only becomes the newest.
+INSERT INTO ekiden.flows (name, version, title, phases, input_schema)
+VALUES ($1, $2, $3, $4::jsonb, $5::jsonb)
+ON CONFLICT (name, version) DO UPDATE
+SET registered_at = ekiden.now(), title = excluded.title, phases = excluded.phases,
+    input_schema = excluded.input_schema
+RETURNING id;
+
+-- name: list_flows
+-- The newest version of each flow.
+SELECT DISTINCT ON (f.name) f.id, f.name, f.version, f.title, f.phases::text,
+       f.input_schema::text, f.registered_at,
+       EXISTS (SELECT FROM ekiden.workers w WHERE w.state = 'ALIVE'
+               AND w.lease_until > ekiden.now() AND f.id = ANY (w.flow_ids)) AS has_worker
+FROM ekiden.flows f ORDER BY f.name, f.registered_at DESC, f.id DESC;
+
+-- name: register_worker
+-- A worker says hello; its id is new at every start.
+INSERT INTO ekiden.workers (host, pid, software, model, flow_ids, capacity, lease_until)
+VALUES ($1, $2, $3, $4, $5, $6, ekiden.now() + $7)
+RETURNING id;
+
+-- name: take_life_sign
+-- The advisory lock that stands for a living worker. PostgreSQL frees it the moment the
+-- connection dies, which is how peers learn of a death before the lease ends.
+WITH held AS MATERIALIZED (
+    SELECT pg_try_advisory_lock(hashtext('ekiden'), ($1::bigint % 2147483647)::int) AS held)
+UPDATE ekiden.workers SET life_sign = held.held FROM held WHERE id = $1 RETURNING life_sign;
+
+-- name: renew_lease
+-- A sign of life. Nothing comes back when the worker was declared lost meanwhile: it must stop.
+-- Rings the worker's own bell as well, which proves that its listener still hears.
+UPDATE ekiden.workers
+SET seen_at = ekiden.now(), lease_until = ekiden.now() + $2, busy = $3, state = $4
+WHERE id = $1 AND state IN ('ALIVE', 'DRAINING')
+RETURNING pg_notify('ekiden_probe', id::text);
+
+-- name: stop_worker
+-- A worker says goodbye. It holds no task any more.
+UPDATE ekiden.workers SET state = 'STOPPED', busy = 0, life_sign = false, seen_at = ekiden.now()
+WHERE id = $1;
+
+-- name: list_workers
+-- Workers present, and those that left within the last day.
+SELECT id, host, pid, software, model, busy, capacity, started_at, seen_at,
+       CASE WHEN state IN ('ALIVE', 'DRAINING') AND lease_until <= ekiden.now() THEN 'LOST'
+            ELSE state END AS state
+FROM ekiden.workers
+WHERE state IN ('ALIVE', 'DRAINING') OR seen_at > ekiden.now() - interval '1 day'
+ORDER BY id;
+
+-- name: dead_workers
+-- Workers whose lease is over (certain), or whose life sign is gone (suspected: a worker that is
+-- just connecting again has none either, so the caller looks twice before it believes it).
+SELECT w.id, w.lease_until <= ekiden.now() AS certain
+FROM ekiden.workers w
+WHERE w.state IN ('ALIVE', 'DRAINING')
+  AND (w.lease_until <= ekiden.now()
+       OR w.life_sign AND NOT EXISTS (
+            SELECT FROM pg_locks k
+            WHERE k.locktype = 'advisory' AND k.granted
+              AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+              AND k.classid = (hashtext('ekiden')::bigint & 4294967295)::oid
+              AND k.objid = (w.id % 2147483647)::oid));
+
+-- name: rescue_tasks
+-- Declares these workers lost and takes over what they held. Each rescue is a new attempt; a task
+-- that took $2 workers with it since its budget began is parked as FAILED, with its session.
+-- Lock order: sessions by id, then their tasks; the worker rows only after, and they stay.
+WITH locked AS MATERIALIZED (
+    SELECT s.id FROM ekiden.sessions s
+    WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED')
+      AND EXISTS (SELECT FROM ekiden.api_tasks t WHERE t.session_id = s.id
+                  AND t.status = 'RUNNING' AND t.worker_id = ANY ($1::bigint[]))
+    ORDER BY s.id FOR UPDATE
+), orphans AS MATERIALIZED (
+    SELECT t.id, s.status AS session_status,
+           1 + (SELECT count(*) FROM ekiden.attempts a
+                WHERE a.task_id = t.id AND a.number > t.budget_from AND a.outcome = 'LOST')
+             >= $2 AS poison
+    FROM locked l JOIN ekiden.sessions s ON s.id = l.id
+    JOIN ekiden.api_tasks t ON t.session_id = l.id
+    WHERE t.status = 'RUNNING' AND t.worker_id = ANY ($1::bigint[])
+), rescued AS (
+    UPDATE ekiden.api_tasks t
+    SET status = CASE WHEN o.poison THEN 'FAILED' ELSE 'QUEUED' END,
+        queued = NOT o.poison AND o.session_status <> 'PAUSED',
+        awaiting = NOT o.poison AND o.session_status = 'PAUSED',
+        available_at = ekiden.now(),
+        error = CASE WHEN o.poison THEN json_build_object(
+            'kind', 'Poison', 'retryable', false,
+            'message', 'Its worker died each of the last ' || $2 || ' times. Parked.') END
+    FROM orphans o
+    WHERE t.id = o.id AND t.status = 'RUNNING' AND t.worker_id = ANY ($1::bigint[])
+    RETURNING t.*
+), history AS (
+    INSERT INTO ekiden.attempts (task_id, number, worker_id, outcome, error, started_at,
+                                 finished_at, retry_at)
+    SELECT id, attempt, worker_id, 'LOST', error, started_at, ekiden.now(),
+           CASE WHEN status = 'QUEUED' THEN available_at END
+    FROM rescued
+), stopped AS (
+    UPDATE ekiden.sessions s
+    SET status = 'FAILED', updated_at = ekiden.now(),
+        error = json_build_object('message', r.error ->> 'message', 'kind', 'Poison',
+                                  'phase', r.phase, 'step', r.step, 'item', r.item,
+                                  'attempt', r.attempt, 'taskId', r.id, 'retryAt', NULL)
+    FROM rescued r WHERE r.status = 'FAILED' AND s.id = r.session_id
+), told AS (
+    INSERT INTO ekiden.events (session_id, type, phase, step, task_id, data)
+    SELECT session_id, CASE status WHEN 'FAILED' THEN 'task_failed' ELSE 'task_rescued' END,
+           phase, step, id, json_build_object('attempt', attempt, 'workerId', worker_id)
+    FROM rescued
+), buried AS (
+    UPDATE ekiden.workers SET state = 'LOST', life_sign = false, busy = 0
+    WHERE id = ANY ($1::bigint[]) AND state IN ('ALIVE', 'DRAINING')
+)
+SELECT id, session_id::text, attempt, status FROM rescued;
+
+-- name: ring
+-- Rings the bell of the queue, for whoever is idle.
+SELECT pg_notify('task_queued', '');

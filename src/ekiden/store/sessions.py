@@ -1,0 +1,319 @@
+"""Sessions as people create, start, review and look at them. One method a query."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import asyncpg
+import orjson
+
+from ekiden.core import records
+from ekiden.core.model import Event, Options
+from ekiden.core.progress import progress
+from ekiden.errors import Conflict, NoGate, NotFound, StaleRevision, UnknownFlow
+from ekiden.store.connection import parse_session_id, translated
+from ekiden.store.queries import sql
+
+R = TypeVar("R")
+
+_JSON = {
+    "input", "error", "flow_phases", "phases", "input_schema", "output", "request", "result",
+    "body", "sources", "data",
+}  # fmt: skip
+
+
+def decode(kind: type[R], row: asyncpg.Record) -> R:
+    """Make a record of a row; columns that hold JSON text are decoded."""
+    return kind(
+        **{
+            key: orjson.loads(value) if key in _JSON and isinstance(value, str) else value
+            for key, value in row.items()
+        }
+    )
+
+
+class Sessions:
+    """Everything about sessions but running them.
+
+    Session ids are text; one that is not a UUID raises NotFound like one that does not exist.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
+        self._pool = pool
+        self._dsn = dsn
+
+    async def _rows(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        with translated(self._dsn):
+            return await self._pool.fetch(sql(query), *args)
+
+    async def _row(self, query: str, *args: Any) -> asyncpg.Record | None:
+        with translated(self._dsn):
+            return await self._pool.fetchrow(sql(query), *args)
+
+    # -- what people do -----------------------------------------------------------------------
+
+    async def create(
+        self,
+        flow: str,
+        *,
+        title: str,
+        input: dict[str, Any],  # noqa: A002
+        options: Options,
+        start: bool = False,
+        idempotency_key: str | None = None,
+    ) -> tuple[str, bool]:
+        """Create a session; return its id and whether it is new (not for a repeated key).
+
+        Args:
+            flow: name of a registered flow; its newest version is taken.
+            title: what people see.
+            input: checked against the flow's input schema by the caller.
+            options: how it runs.
+            start: start its first step now; else it is held until ``start``.
+            idempotency_key: a second call with the same key returns the first one's session.
+
+        Raises:
+            UnknownFlow: no worker has registered such a flow.
+        """
+        row = await self._row(
+            "create_session", flow, title[:500], orjson.dumps(input).decode(), options.auto_steps,
+            options.auto_phases, options.max_retries, options.retry_delay, options.timeout,
+            idempotency_key, start,
+        )  # fmt: skip
+        if row is None:
+            raise UnknownFlow(
+                f"There is no flow {flow!r}: no worker has registered it. "
+                "See the flows there are with: ekiden doctor."
+            )
+        return row["id"], row["created"]
+
+    async def start(self, session_id: str) -> int:
+        """Let held tasks go (process-async); return how many. Safe to repeat.
+
+        Raises:
+            NotFound: no such session.
+            Conflict: the session is not RUNNING; the message says what to do instead.
+        """
+        row = await self._row("start_session", parse_session_id(session_id))
+        status = _status(row, session_id)
+        if status != "RUNNING":
+            raise Conflict(_instead(status, session_id))
+        assert row is not None
+        return int(row["started"])
+
+    async def approve(
+        self,
+        session_id: str,
+        *,
+        actor: str,
+        comment: str | None = None,
+        revision: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Pass the gate the session stands at, exactly once however many ask.
+
+        Args:
+            session_id: the session.
+            actor: who decides.
+            comment: why, for the record.
+            revision: the revision that was looked at; None takes the one that stands.
+            idempotency_key: a second call with the same key is the same decision.
+
+        Raises:
+            NotFound: no such session.
+            NoGate: it is not waiting at a gate.
+            StaleRevision: the output changed since ``revision``.
+        """
+        session_id = parse_session_id(session_id)
+        if idempotency_key is not None:
+            seen = await self._row("review_by_key", idempotency_key)
+            if seen is not None:
+                if seen["session_id"] != session_id or seen["verb"] != "approve":
+                    raise Conflict("This Idempotency-Key was used for another decision.")
+                return
+        try:
+            row = await self._row(
+                "approve_gate", session_id, revision, actor, comment, idempotency_key
+            )
+        except Exception as error:
+            # Two clicks with one key at the same moment: the other one was this decision.
+            if isinstance(error.__cause__, asyncpg.UniqueViolationError) and idempotency_key:
+                return
+            raise
+        status = _status(row, session_id)
+        assert row is not None
+        if row["passed"]:
+            return
+        if status != "AWAITING_REVIEW":
+            if idempotency_key and await self._row("review_by_key", idempotency_key):
+                return
+            raise NoGate(f"Session {session_id} is {status}: there is no gate to pass.")
+        raise StaleRevision(
+            f"The output of phase {row['phase']} is now revision {row['revision_id']}, "
+            f"you looked at {revision}. Look again, then decide."
+        )
+
+    async def pause(self, session_id: str, *, actor: str) -> None:
+        """Let what runs end and start nothing new.
+
+        Raises:
+            NotFound: no such session.
+            Conflict: it is not RUNNING.
+        """
+        await self._change("pause_session", session_id, actor, already="PAUSED")
+
+    async def resume(self, session_id: str, *, actor: str) -> None:
+        """Go on with a paused or failed session; failed tasks get a fresh budget.
+
+        Raises:
+            NotFound: no such session.
+            Conflict: it is neither PAUSED nor FAILED (RUNNING is fine: there is nothing to do).
+        """
+        await self._change("resume_session", session_id, actor, already="RUNNING")
+
+    async def cancel(self, session_id: str, *, actor: str) -> None:
+        """End a session for good; what it has is kept.
+
+        Raises:
+            NotFound: no such session.
+            Conflict: it is COMPLETED.
+        """
+        await self._change("cancel_session", session_id, actor, already="CANCELLED")
+
+    async def _change(self, query: str, session_id: str, actor: str, *, already: str) -> None:
+        row = await self._row(query, parse_session_id(session_id), actor)
+        status = _status(row, session_id)
+        assert row is not None
+        if not row["changed"] and status != already:
+            raise Conflict(_instead(status, session_id))
+
+    async def deliver(self, session_id: str, *, task_id: int, attempt: int, result: Any) -> None:
+        """Deliver a running task's result from outside; a worker checks and completes it.
+
+        Raises:
+            Conflict: the task does not run under this attempt (any more).
+        """
+        row = await self._row(
+            "deliver_result", task_id, attempt, orjson.dumps(result).decode(),
+            parse_session_id(session_id),
+        )  # fmt: skip
+        if row is None:
+            raise Conflict(f"Task {task_id} does not run under attempt {attempt} (any more).")
+
+    # -- what people see ----------------------------------------------------------------------
+
+    async def get(self, session_id: str) -> records.Session:
+        """Return one session.
+
+        Raises:
+            NotFound: no such session.
+        """
+        row = await self._row("get_session", parse_session_id(session_id))
+        if row is None:
+            raise NotFound(f"There is no session {session_id}.")
+        return decode(records.Session, row)
+
+    async def progress(self, session_id: str) -> dict[str, Any]:
+        """Return the progress object of DESIGN §7.
+
+        Raises:
+            NotFound: no such session.
+        """
+        session_id = parse_session_id(session_id)
+        with translated(self._dsn):
+            # One snapshot, so that the counts belong to the status.
+            async with (
+                self._pool.acquire() as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                row = await connection.fetchrow(sql("get_session"), session_id)
+                if row is None:
+                    raise NotFound(f"There is no session {session_id}.")
+                counts = await connection.fetch(sql("step_counts"), session_id)
+                retry = await connection.fetchrow(sql("pending_retry"), session_id)
+                usage = await connection.fetchrow(sql("session_usage"), session_id)
+                revision = await connection.fetchval(sql("standing_revision"), session_id)
+        assert usage is not None
+        return progress(
+            decode(records.Session, row),
+            [records.StepCount(**c) for c in counts],
+            decode(records.PendingRetry, retry) if retry else None,
+            records.SessionUsage(**usage),
+            revision,
+        )
+
+    async def list(
+        self,
+        *,
+        flow: str | None = None,
+        status: str | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> list[records.SessionLine]:
+        """Return sessions, newest first, starting after the id ``after``."""
+        rows = await self._rows(
+            "list_sessions", flow, status, parse_session_id(after) if after else None, limit
+        )
+        return [records.SessionLine(**row) for row in rows]
+
+    async def revisions(self, session_id: str) -> list[records.Revision]:
+        """Return every revision of every phase's output, oldest first."""
+        rows = await self._rows("list_revisions", parse_session_id(session_id))
+        return [decode(records.Revision, row) for row in rows]
+
+    async def tasks(self, session_id: str) -> list[records.TaskLine]:
+        """Return every task of a session, in running order."""
+        rows = await self._rows("list_tasks", parse_session_id(session_id))
+        return [decode(records.TaskLine, row) for row in rows]
+
+    async def attempts(self, session_id: str, task_id: int) -> list[records.AttemptLine]:
+        """Return the attempts of a task, the running one last."""
+        rows = await self._rows("list_attempts", parse_session_id(session_id), task_id)
+        return [decode(records.AttemptLine, row) for row in rows]
+
+    async def calls(self, session_id: str, task_id: int) -> list[records.CallLine]:
+        """Return the calls of a task."""
+        rows = await self._rows("list_calls", parse_session_id(session_id), task_id)
+        return [records.CallLine(**row) for row in rows]
+
+    async def drafts(
+        self, session_id: str | None = None, *, limit: int = 100
+    ) -> list[records.DraftLine]:
+        """Return the drafts of a session, or the newest of all."""
+        only = parse_session_id(session_id) if session_id else None
+        return [decode(records.DraftLine, r) for r in await self._rows("list_drafts", only, limit)]
+
+    async def events(self, session_id: str, *, after: int = 0, limit: int = 500) -> list[Event]:
+        """Return a session's events after the id ``after``, oldest first, none missing."""
+        rows = await self._rows("list_events", parse_session_id(session_id), after, limit)
+        return [
+            Event(**{**row, "data": orjson.loads(row["data"]) if row["data"] else {}})
+            for row in rows
+        ]
+
+    async def flows(self) -> list[records.FlowLine]:
+        """Return the newest version of every registered flow."""
+        return [decode(records.FlowLine, row) for row in await self._rows("list_flows")]
+
+    async def workers(self) -> list[records.WorkerLine]:
+        """Return workers present and those that left within a day."""
+        return [records.WorkerLine(**row) for row in await self._rows("list_workers")]
+
+
+def _status(row: asyncpg.Record | None, session_id: str) -> str:
+    if row is None:
+        raise NotFound(f"There is no session {session_id}.")
+    return str(row["status"])
+
+
+def _instead(status: str, session_id: str) -> str:
+    """Say what a person can do in this state."""
+    advice = {
+        "RUNNING": "It is running already.",
+        "AWAITING_REVIEW": "It waits at a gate: approve it (proceed-next-phase).",
+        "PAUSED": "Resume it.",
+        "FAILED": "Resume it; it goes on from the step that failed.",
+        "COMPLETED": "It is done.",
+        "CANCELLED": "It was cancelled; create a new one.",
+    }[status]
+    return f"Session {session_id} is {status}. {advice}"

@@ -1,0 +1,221 @@
+"""The hot path: tasks claimed, completed and handed on; failed, retried and released."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import starmap
+from typing import Any
+
+import asyncpg
+import orjson
+
+from ekiden.core.model import ClaimedTask, Error, Options, SessionData
+from ekiden.store.connection import translated
+from ekiden.store.queries import sql
+
+
+@dataclass(slots=True, kw_only=True)
+class Completion:
+    """One finished attempt and what follows it, as the committer sends it. Once a step: slim."""
+
+    task: ClaimedTask
+    result: str  # JSON
+    event: str  # SessionEvent: advance, open_gate or finish
+    next_phase: int  # the cursor afterwards
+    next_step: str
+    new_phase: bool
+    hold: bool
+    closes_phase: bool
+    items: list[str] | None = None  # JSON of each item, when the next step fans out
+    next_count: int = 1  # tasks of the next step; 0 at a gate or the end
+    room: int = 1  # how many of them this worker takes at once
+    reads: str | None = None  # phases whose output was used, as an array literal
+    drafts: list[tuple[str, str, str]] = field(default_factory=list)  # title, body, sources
+
+
+@dataclass(slots=True)
+class Handed:
+    """What the hand-off gave back for a batch."""
+
+    accepted: set[int]  # positions of completions that passed their fence
+    following: dict[int, list[ClaimedTask]]  # position → tasks already claimed by this worker
+    left_queued: bool  # some tasks found no room here and wait in the queue
+
+
+class Tasks:
+    """Tasks, for a worker."""
+
+    def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
+        self._pool = pool
+        self._dsn = dsn
+
+    async def claim(
+        self, worker_id: int, flow_ids: Sequence[int], limit: int, session_id: str | None = None
+    ) -> list[ClaimedTask]:
+        """Claim up to ``limit`` due tasks of these flows, oldest first."""
+        with translated(self._dsn):
+            rows = await self._pool.fetch(
+                sql("claim_tasks"), worker_id, flow_ids, limit, session_id
+            )
+        return [_claimed(row) for row in rows]
+
+    async def next_due(self, flow_ids: Sequence[int]) -> float | None:
+        """Return in how many seconds the nearest queued task is due; None if none is queued."""
+        with translated(self._dsn):
+            due: timedelta | None = await self._pool.fetchval(sql("next_due"), flow_ids)
+        return None if due is None else due.total_seconds()
+
+    async def load_sessions(self, session_ids: Sequence[str]) -> dict[str, SessionData]:
+        """Return what a worker must know of these sessions."""
+        with translated(self._dsn):
+            rows = await self._pool.fetch(sql("load_sessions"), session_ids)
+        return {row["session_id"]: _session_data(row) for row in rows}
+
+    async def retry(
+        self, task: ClaimedTask, error: Error, delay: timedelta, outcome: str = "RETRIED"
+    ) -> bool:
+        """Queue a failed attempt's task again; False when the attempt no longer holds it."""
+        with translated(self._dsn):
+            due = await self._pool.fetchval(
+                sql("retry_task"), task.id, task.attempt, _json(error), delay, outcome
+            )
+        return due is not None
+
+    async def fail(self, task: ClaimedTask, error: Error) -> bool:
+        """Fail a task and its session; False when the attempt no longer holds it."""
+        with translated(self._dsn):
+            row = await self._pool.fetchval(sql("fail_task"), task.id, task.attempt, _json(error))
+        return row is not None
+
+    async def release(self, task: ClaimedTask) -> bool:
+        """Give a task back unharmed; False when the attempt no longer holds it."""
+        with translated(self._dsn):
+            row = await self._pool.fetchval(sql("release_task"), task.id, task.attempt)
+        return row is not None
+
+    async def settle(
+        self, worker_id: int, completions: Sequence[Completion]
+    ) -> tuple[set[int], list[ClaimedTask]]:
+        """Find out what became of a commit whose answer was lost.
+
+        Returns:
+            The ids of tasks that stand COMPLETED by these attempts, and every task of their
+            sessions that this worker holds now, the handed-on ones among them.
+        """
+        with translated(self._dsn):
+            done = await self._pool.fetch(
+                sql("completed_attempts"),
+                [c.task.id for c in completions],
+                [c.task.attempt for c in completions],
+                worker_id,
+            )
+            held = await self._pool.fetch(
+                sql("tasks_running_on"), worker_id, list({c.task.session_id for c in completions})
+            )
+        return {row["id"] for row in done}, [_claimed(row) for row in held]
+
+
+class Handoff:
+    """The hand-off statement on a connection of its own, prepared once.
+
+    Unlike the pool's methods this raises asyncpg's errors: the committer must tell a refused
+    value from a commit whose fate is unknown.
+    """
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self._statement: Any = None
+
+    async def complete(self, worker_id: int, batch: Sequence[Completion]) -> Handed:
+        """Commit a batch of completions and hand on, in one statement."""
+        if self._statement is None:
+            self._statement = await self._connection.prepare(sql("complete_tasks"))
+        fans = [
+            (ord_, item, request)
+            for ord_, c in enumerate(batch, 1)
+            if c.items is not None
+            for item, request in enumerate(c.items)
+        ]
+        drafts = [
+            (ord_, number, *draft)
+            for ord_, c in enumerate(batch, 1)
+            for number, draft in enumerate(c.drafts, 1)
+        ]
+        row = await self._statement.fetchrow(
+            worker_id,
+            [c.task.id for c in batch],
+            [c.task.attempt for c in batch],
+            [c.task.session_id for c in batch],
+            [c.result for c in batch],
+            [c.reads for c in batch],
+            [c.event for c in batch],
+            [c.next_phase for c in batch],
+            [c.next_step for c in batch],
+            [c.new_phase for c in batch],
+            [c.hold for c in batch],
+            [c.closes_phase for c in batch],
+            [c.items is not None for c in batch],
+            [c.next_count for c in batch],
+            [c.room for c in batch],
+            ["RUNNING"] * len(batch),
+            *(_columns(fans, 3)),
+            *(_columns(drafts, 5)),
+        )
+        following: dict[int, list[ClaimedTask]] = {}
+        if row["next_of"] is not None:
+            for ord_, id_, item, generation in zip(
+                row["next_of"], row["next_ids"], row["next_items"], row["next_generations"],
+                strict=True,
+            ):  # fmt: skip
+                done = batch[ord_ - 1]
+                following.setdefault(ord_ - 1, []).append(
+                    ClaimedTask(
+                        id=id_,
+                        session_id=done.task.session_id,
+                        flow_id=done.task.flow_id,
+                        phase=done.next_phase,
+                        step=done.next_step,
+                        item=item,
+                        generation=generation,
+                        attempt=1,
+                        budget_from=0,
+                        request=done.items[item] if done.items is not None else None,
+                    )
+                )
+        return Handed({n - 1 for n in row["accepted"]}, following, row["left_queued"])
+
+
+def _columns(rows: list[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    return [list(c) for c in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+
+
+def _json(error: Error) -> str:
+    # PostgreSQL's json takes no NUL behind ->>; an error's text is for people, so it loses them.
+    return orjson.dumps(error.as_json()).decode().replace("\\u0000", "\\ufffd")
+
+
+def _claimed(row: asyncpg.Record) -> ClaimedTask:
+    return ClaimedTask(**row)
+
+
+def _session_data(row: asyncpg.Record) -> SessionData:
+    outputs: dict[str, str] = orjson.loads(row["outputs"]) if row["outputs"] else {}
+    return SessionData(
+        session_id=row["session_id"],
+        flow_id=row["flow_id"],
+        phase=row["phase"],
+        generation=row["generation"],
+        options=Options(
+            auto_steps=row["auto_steps"],
+            auto_phases=row["auto_phases"],
+            max_retries=row["max_retries"],
+            retry_delay=row["retry_delay"],
+            timeout=row["timeout"],
+        ),
+        input=row["input"],
+        outputs=dict(starmap(lambda phase, text: (int(phase), text), outputs.items())),
+        plan=row["plan"],
+        found=list(row["found"]),
+    )
