@@ -1,0 +1,1 @@
+"""Where language models answer: the protocol, and the parts that speak it."""

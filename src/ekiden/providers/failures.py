@@ -1,0 +1,157 @@
+"""What went wrong on the way to a model, as one of our errors with a sentence for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from ekiden.errors import ModelBusy, ModelError, ModelRefused, ModelUnavailable
+from ekiden.providers.reading import error_text, storable
+
+_LONGEST_WAIT = 24 * 3600.0  # whatever a server asks for, a day is enough
+
+# 429 means "later" except when it means "never again with this account".
+_NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+
+_KEYS = re.compile(r"\b(sk|pplx|gsk|xai|key)-[A-Za-z0-9_*.-]{6,}|\bBearer\s+[^\s\"',]+")
+
+
+def redact(text: str, *secrets: str | None) -> str:
+    """Return the text without the given secrets and without anything that looks like a key."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "[key]")
+    return _KEYS.sub("[key]", text)
+
+
+def failure(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    url: str,
+    key: str | None = None,
+    now: datetime | None = None,
+) -> ModelError:
+    """Return the error that an answer other than 2xx stands for."""
+    error = _error_object(body)
+    said = redact(_said(error, body), key)
+    code = str(error.get("code") or error.get("type") or "")
+    if status == 429 and code in _NO_QUOTA:
+        return ModelRefused(f"{url} refuses: no quota left ({said})")
+    if status in {429, 503, 529}:  # 529 is Anthropic's "overloaded"
+        wait = retry_after(headers, error, now=now)
+        later = f"; come back in {wait:g} s" if wait is not None else ""
+        return ModelBusy(f"{url} is busy ({status}){later}: {said}", retry_after=wait)
+    if status >= 500 or status in {408, 425}:
+        return ModelUnavailable(
+            f"{url} failed with {status}: {said}", retry_after=retry_after(headers, error, now=now)
+        )
+    if 300 <= status < 400:
+        target = redact(headers.get("location", "elsewhere"), key)
+        return ModelRefused(
+            f"{url} redirects ({status}) to {target}; requests are not redirected: "
+            "put the final address into the base URL"
+        )
+    hint = "; check the key" if status in {401, 403} else ""
+    return ModelRefused(f"{url} refuses the request ({status}{hint}): {said}")
+
+
+def failure_in_stream(error: dict[str, Any], *, url: str, key: str | None = None) -> ModelError:
+    """Return the error for an ``error`` object that came in the middle of a 200."""
+    code = error.get("code") or error.get("status")
+    status = int(str(code)) if str(code).isdecimal() else 500
+    body = json.dumps({"error": error}).encode()
+    return failure(status if 400 <= status < 600 else 500, {}, body, url=url, key=key)
+
+
+def retry_after(
+    headers: Mapping[str, str],
+    error: Mapping[str, Any] | None = None,
+    *,
+    now: datetime | None = None,
+) -> float | None:
+    """Return the seconds the server asked us to wait; None if it did not say.
+
+    Asked in this order: ``retry-after-ms``, ``Retry-After`` (seconds or HTTP date), the rate
+    limit that is used up (``x-ratelimit-reset-*``), Google's ``retryDelay`` in the body.
+    """
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+        return _bounded(milliseconds / 1000)
+    if (value := headers.get("retry-after")) is not None:
+        if (seconds := _number(value)) is not None:
+            return _bounded(seconds)
+        if (date := _http_date(value)) is not None:
+            return _bounded((date - (now or datetime.now(UTC))).total_seconds())
+    resets = [
+        wait
+        for what in ("requests", "tokens")
+        if _number(headers.get(f"x-ratelimit-remaining-{what}")) == 0
+        and (wait := _duration(headers.get(f"x-ratelimit-reset-{what}", ""))) is not None
+    ]
+    if resets:
+        return _bounded(max(resets))
+    details = (error or {}).get("details")
+    for detail in details if isinstance(details, list) else []:
+        if isinstance(detail, dict) and "retryDelay" in detail:
+            wait = _duration(str(detail["retryDelay"]))
+            return None if wait is None else _bounded(wait)
+    return None
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(seconds, 0.0), _LONGEST_WAIT)
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value) if value is not None else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _http_date(value: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def _duration(value: str) -> float | None:
+    """Read ``1m30s`` or ``250ms``, the way rate limit headers write it."""
+    found = _DURATION.findall(value)
+    if not found or _DURATION.sub("", value).strip():
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in found)
+
+
+def _error_object(body: bytes) -> dict[str, Any]:
+    """Return the ``error`` object of a body, in any of the shapes servers use for it."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    if isinstance(document, list) and document:  # Google wraps it in a list
+        document = document[0]
+    if not isinstance(document, dict):
+        return {}
+    error = document.get("error", document)
+    return error if isinstance(error, dict) else {"message": str(error)}
+
+
+def _said(error: dict[str, Any], body: bytes) -> str:
+    if error:
+        return error_text(error)
+    text = storable(" ".join(body.decode("utf-8", "replace").split()))
+    return repr(text[:200]) if text else "no explanation"

@@ -1,0 +1,100 @@
+"""What a provider is: something that sends one request and gives back the raw answer.
+
+Sending and reading are two steps on purpose. The raw bytes go to the ledger between them, so an
+answer that was paid for is stored before anything can choke on it (DESIGN §4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str  # "system", "user" or "assistant"
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """One request to a language model, independent of who answers it."""
+
+    messages: tuple[Message, ...]
+    schema: dict[str, Any] | None = None  # JSON schema of the answer; None asks for plain text
+    schema_name: str = "answer"
+    max_tokens: int = 1024
+    temperature: float = 0.7
+    seed: int | None = None  # differs by attempt, so that a retry is not the same dice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawAnswer:
+    """What came back over the wire, before anyone tried to understand it."""
+
+    body: bytes  # exactly as received; a stream's events concatenated
+    status: int  # HTTP status
+    content_type: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens as the provider counted them. None is unknown, never zero."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None  # None: no price is known for this model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A raw answer, read."""
+
+    text: str
+    finish_reason: str | None  # "stop", "length", ...; "length" means the text was cut
+    model: str  # the model that answered, as it names itself
+    usage: Usage = field(default_factory=Usage)
+
+
+class Provider(Protocol):
+    """Somewhere that language models answer.
+
+    Implementations never retry: retries are the engine's, uniform and counted.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name stored with each call, e.g. ``openai`` or ``embedded``."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model asked, e.g. ``gpt-5`` or ``smollm2``."""
+        ...
+
+    async def send(
+        self, request: ModelRequest, *, on_text: Callable[[str], None] | None = None
+    ) -> RawAnswer:
+        """Send the request and return the raw answer; ``on_text`` hears a stream's pieces.
+
+        Raises:
+            ModelUnavailable: nothing (or only a part) came back; a retry may help.
+            ModelBusy: 429 or 503 with Retry-After.
+            ModelRefused: 4xx that a retry does not heal.
+        """
+        ...
+
+    def read(self, raw: RawAnswer) -> Answer:
+        """Understand a raw answer, fresh or from the ledger.
+
+        Raises:
+            AnswerInvalid: the bytes are not what this provider's API promises.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and processes."""
+        ...

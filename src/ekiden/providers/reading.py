@@ -1,0 +1,222 @@
+"""Understand what an OpenAI-compatible server sent: a stream of events or one JSON document.
+
+Two readers share these functions: `StreamListener` listens while the bytes come in (for the
+pieces that people watch, and to know whether the stream was cut), `read_body` reads the whole,
+fresh or from the ledger. Neither trusts anything: the bytes may be HTML from a proxy, half a
+document, or a text that no database can store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ekiden.errors import AnswerInvalid
+
+_DONE = "[DONE]"
+_SHOWN = 120  # characters of a strange body that an error message quotes
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """What was gathered from a body so far."""
+
+    text: list[str] = field(default_factory=list)
+    refusal: list[str] = field(default_factory=list)
+    finish_reason: str | None = None
+    model: str = ""
+    usage: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, Any] | None = None  # an error that came inside a 200
+    done: bool = False  # the stream said that it is over
+    choices: bool = False  # at least one choice was seen
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer came to its end, as opposed to a connection that was cut."""
+        return self.done or self.finish_reason is not None
+
+    def add(self, document: Any) -> str:
+        """Take in one chunk, or one whole answer; return the text it brought."""
+        if not isinstance(document, dict):
+            return ""
+        if document.get("error"):
+            error = document["error"]
+            self.error = error if isinstance(error, dict) else {"message": str(error)}
+        if isinstance(document.get("model"), str):
+            self.model = document["model"]
+        if isinstance(document.get("usage"), dict):
+            self.usage = document["usage"]
+        choices = document.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            return ""
+        self.choices = True
+        choice = choices[0]
+        if isinstance(choice.get("finish_reason"), str):
+            self.finish_reason = choice["finish_reason"]
+        said = choice.get("delta") or choice.get("message")
+        if not isinstance(said, dict):
+            return ""
+        if isinstance(said.get("refusal"), str):
+            self.refusal.append(said["refusal"])
+        piece = _content_text(said.get("content"))
+        self.text.append(piece)
+        return piece
+
+
+def _content_text(content: Any) -> str:
+    """Return the text of a message's content, which some servers send as a list of parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        texts = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(text for text in texts if isinstance(text, str))
+    return ""
+
+
+def storable(text: str) -> str:
+    """Return the text with what PostgreSQL cannot store (NUL, lone surrogates) as U+FFFD.
+
+    Halves of one character that came in two pieces are joined first. The raw bytes in the ledger
+    keep what was really sent.
+    """
+    if text.isascii() and "\0" not in text:
+        return text
+    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return joined.replace("\0", "\ufffd")
+
+
+class StreamListener:
+    """Listens to a body while it arrives; ``on_text`` hears each piece of text."""
+
+    def __init__(self, on_text: Callable[[str], None] | None) -> None:
+        self._on_text = on_text
+        self._line = bytearray()
+        self._half = ""  # the first half of a character whose second half is still to come
+        self.parts = Parts()
+
+    def feed(self, chunk: bytes) -> None:
+        """Take in the next bytes of the body."""
+        self._line += chunk
+        if b"\n" not in chunk and b"\r" not in chunk:
+            return
+        # A data field never spans lines in this protocol, so lines are all there is to know.
+        *lines, rest = bytes(self._line).replace(b"\r", b"\n").split(b"\n")
+        self._line[:] = rest
+        for line in lines:
+            self._hear(line)
+
+    def close(self) -> Parts:
+        """The body is over: return what was understood."""
+        self._hear(bytes(self._line))
+        self._line.clear()
+        self._tell("", last=True)
+        return self.parts
+
+    def _hear(self, line: bytes) -> None:
+        data = _event_data(line)
+        if data is None:
+            return
+        if data == _DONE:
+            self.parts.done = True
+            return
+        try:
+            document = json.loads(data, strict=False)
+        except ValueError:
+            return  # read() will say what is wrong with it; a listener does not judge
+        self._tell(self.parts.add(document))
+
+    def _tell(self, piece: str, *, last: bool = False) -> None:
+        if self._on_text is None:
+            return
+        piece = self._half + piece
+        self._half = ""
+        if piece and not last and "\ud800" <= piece[-1] <= "\udbff":
+            piece, self._half = piece[:-1], piece[-1]
+        if piece:
+            self._on_text(storable(piece))
+
+
+def _event_data(line: bytes) -> str | None:
+    if not line.startswith(b"data:"):
+        return None
+    return line[5:].decode("utf-8", "replace").strip()
+
+
+def read_body(body: bytes, content_type: str = "") -> Parts:
+    """Understand a whole body, whatever its headers claim.
+
+    Raises:
+        AnswerInvalid: it is neither a stream of chat chunks nor a chat completion.
+    """
+    kind = content_type.partition(";")[0].strip()
+    start = body.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not start:
+        raise AnswerInvalid(f"The answer is empty{_of_type(kind)}.")
+    parts = Parts()
+    if start[:1] in b"{[":
+        parts.add(_document(start))
+    elif start.startswith((b"data:", b"event:", b"id:", b"retry:", b":")):
+        for data in _events(body):
+            if data == _DONE:
+                parts.done = True
+            else:
+                parts.add(_chunk(data))
+    else:
+        raise AnswerInvalid(
+            f"The answer is neither JSON nor an event stream{_of_type(kind)}; it begins: "
+            f"{_quote(start)}"
+        )
+    if parts.error is not None:
+        raise AnswerInvalid(f"The server answered with an error: {error_text(parts.error)}")
+    if not parts.choices:
+        raise AnswerInvalid(f"The answer holds no choices; it begins: {_quote(start)}")
+    if parts.refusal and not "".join(parts.text):
+        raise AnswerInvalid(f"The model declines: {storable(''.join(parts.refusal))[:500]}")
+    return parts
+
+
+def _events(body: bytes) -> Iterator[str]:
+    for line in body.replace(b"\r", b"\n").split(b"\n"):
+        data = _event_data(line)
+        if data:
+            yield data
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        # strict=False: some servers send raw control characters inside strings.
+        document = json.loads(body.decode("utf-8", "replace"), strict=False)
+    except (ValueError, RecursionError) as error:
+        raise AnswerInvalid(
+            f"The answer is not complete JSON ({len(body)} bytes; {error}); "
+            f"it ends: {_quote(body, end=True)}"
+        ) from None
+    if not isinstance(document, dict):
+        raise AnswerInvalid(f"The answer is JSON, but not an object: {_quote(body)}")
+    return document
+
+
+def _chunk(data: str) -> Any:
+    try:
+        return json.loads(data, strict=False)
+    except (ValueError, RecursionError) as error:
+        raise AnswerInvalid(
+            f"An event of the stream is not JSON ({error}): {data[:_SHOWN]!r}"
+        ) from None
+
+
+def error_text(error: dict[str, Any]) -> str:
+    """Return the server's own words out of an ``error`` object."""
+    message = error.get("message") or error.get("detail") or error.get("code") or error
+    return storable(str(message))[:500]
+
+
+def _of_type(kind: str) -> str:
+    return f" (content type {kind!r})" if kind else ""
+
+
+def _quote(body: bytes, *, end: bool = False) -> str:
+    shown = body[-_SHOWN:] if end else body[:_SHOWN]
+    return repr(shown.decode("utf-8", "replace"))
