@@ -92,6 +92,10 @@ class Doorbell:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def reconnect(self) -> None:
+        """Give the connection up and open another."""
+        self._broken.set()
+
     @asynccontextmanager
     async def subscribe(self, channel: str) -> AsyncIterator[Subscription]:
         """Subscribe to a channel for the length of the ``async with``."""

@@ -242,7 +242,7 @@ class Sessions:
             revision,
         )
 
-    async def list(
+    async def find(
         self,
         *,
         flow: str | None = None,

@@ -61,10 +61,14 @@ class Tasks:
             )
         return [_claimed(row) for row in rows]
 
-    async def next_due(self, flow_ids: Sequence[int]) -> float | None:
+    async def next_due(
+        self, flow_ids: Sequence[int], session_id: str | None = None
+    ) -> float | None:
         """Return in how many seconds the nearest queued task is due; None if none is queued."""
         with translated(self._dsn):
-            due: timedelta | None = await self._pool.fetchval(sql("next_due"), flow_ids)
+            due: timedelta | None = await self._pool.fetchval(
+                sql("next_due"), flow_ids, session_id
+            )
         return None if due is None else due.total_seconds()
 
     async def load_sessions(self, session_ids: Sequence[str]) -> dict[str, SessionData]:

@@ -22,7 +22,7 @@ RETURNING t.id, t.session_id::text, t.flow_id, t.phase, t.step, t.item, t.genera
 -- When the nearest task that is queued for later becomes due, as an interval from now; null if
 -- there is none.
 SELECT available_at - ekiden.now() FROM ekiden.api_tasks
-WHERE queued AND flow_id = ANY ($1::int[])
+WHERE queued AND flow_id = ANY ($1::int[]) AND ($2::uuid IS NULL OR session_id = $2)
 ORDER BY available_at, id LIMIT 1;
 
 -- name: load_sessions

@@ -1,0 +1,63 @@
+"""What Ekiden tells about itself. The event names are the contract; the texts live only here.
+
+Each event is one structured log line. Names, and the fields beside session, phase, step, task and
+attempt:
+
+    worker_started      worker, model, flows, capacity     a worker said hello
+    worker_draining     worker, busy                       it finishes what it has
+    worker_stopped      worker                             it said goodbye
+    worker_lost         worker                             it was declared lost and begins anew
+    tasks_rescued       workers, tasks                     tasks of dead workers are queued again
+    attempt_completed   (debug)                            a result was stored
+    attempt_refused                                        a late result met its fence
+    attempt_retried     error, retry_in_s                  it failed and will be tried again
+    attempt_failed      error, reason                      it failed for good
+    database_lost       error, next_try_s                  the database does not answer
+    database_back       after_s                            it does again
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+_LEVELS = {
+    "attempt_completed": logging.DEBUG,
+    "attempt_refused": logging.WARNING,
+    "attempt_retried": logging.WARNING,
+    "attempt_failed": logging.ERROR,
+    "database_lost": logging.WARNING,
+    "worker_lost": logging.ERROR,
+}
+
+_log = structlog.get_logger("ekiden")
+
+
+def emit(event: str, **fields: Any) -> None:
+    """Tell an event."""
+    _log.log(_LEVELS.get(event, logging.INFO), event, **fields)
+
+
+def set_up_logging(*, level: int = logging.INFO, json: bool | None = None) -> None:
+    """Send log lines to stderr: for people in a terminal, JSON otherwise (or as asked)."""
+    as_json = not sys.stderr.isatty() if json is None else json
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=as_json),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,211 @@
+"""The committer: every attempt that finished while the last commit was in flight, in one commit.
+
+Two connections, each session always on the same one: two commits are in flight at once, and two
+siblings of one session never meet in different batches of this worker, where each would wait for
+the other's row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import asyncpg
+
+from ekiden import telemetry
+from ekiden.core.model import ClaimedTask
+from ekiden.errors import DatabaseError, DatabaseUnreachable, ResultInvalid
+from ekiden.store.connection import TRANSIENT, UNREACHABLE, connect
+from ekiden.store.tasks import Completion, Handoff, Tasks
+from ekiden.worker.batcher import Batcher
+
+LANES = 2
+BATCH = 256  # more gains nothing and makes the first of a batch wait for the last
+_MAX_PAUSE = 5.0
+
+# What the committer answers: the tasks handed on to this worker, or None when the fence refused.
+Answer = list[ClaimedTask] | None
+_Entry = tuple[Completion, "asyncio.Future[Answer]"]
+
+
+class Committer:
+    """Commits completions and hands on.
+
+    Args:
+        dsn: where to connect; asked again before every connect.
+        tasks: for settling commits whose answer was lost.
+        worker_id: who commits; asked for each batch.
+        holds: whether the worker is running a task already.
+        left_queued: called when tasks had no room here and wait in the queue.
+    """
+
+    def __init__(
+        self,
+        dsn: Callable[[], str],
+        tasks: Tasks,
+        *,
+        worker_id: Callable[[], int],
+        holds: Callable[[int], bool],
+        left_queued: Callable[[], None],
+    ) -> None:
+        self._lanes = [
+            _Lane(dsn, tasks, worker_id, holds, left_queued, name=f"commit-{n}")
+            for n in range(LANES)
+        ]
+
+    async def start(self) -> None:
+        """Connect and begin.
+
+        Raises:
+            DatabaseUnreachable: the first connection failed.
+        """
+        for lane in self._lanes:
+            await lane.start()
+
+    def submit(self, completion: Completion) -> asyncio.Future[Answer]:
+        """Queue a completion; the future resolves once its commit is durable.
+
+        The future raises ResultInvalid when PostgreSQL refuses the result itself.
+        """
+        # The last bits of a version 7 UUID are random, so lanes are even.
+        lane = int(completion.task.session_id[-1], 16) % LANES
+        return self._lanes[lane].batcher.put(completion)
+
+    async def close(self) -> None:
+        """Commit what is left and let the connections go."""
+        for lane in self._lanes:
+            await lane.close()
+
+    def abort(self) -> None:
+        """Let go at once."""
+        for lane in self._lanes:
+            lane.abort()
+
+
+class _Lane:
+    """One commit connection and its batches."""
+
+    def __init__(
+        self,
+        dsn: Callable[[], str],
+        tasks: Tasks,
+        worker_id: Callable[[], int],
+        holds: Callable[[int], bool],
+        left_queued: Callable[[], None],
+        *,
+        name: str,
+    ) -> None:
+        self._dsn = dsn
+        self._tasks = tasks
+        self._worker_id = worker_id
+        self._holds = holds
+        self._left_queued = left_queued
+        self._connection: asyncpg.Connection | None = None
+        self._handoff: Handoff | None = None
+        self.batcher: Batcher[Completion, Answer] = Batcher(self._commit, limit=BATCH, name=name)
+
+    async def start(self) -> None:
+        await self._open()
+        self.batcher.start()
+
+    async def close(self) -> None:
+        await self.batcher.close()
+        if self._connection is not None:
+            await self._connection.close(timeout=2)
+
+    def abort(self) -> None:
+        self.batcher.abort()
+        if self._connection is not None:
+            self._connection.terminate()
+
+    async def _open(self) -> Handoff:
+        if self._connection is not None:
+            self._connection.terminate()
+        # A plan made for the parameters at hand costs more to make than it saves here, and would
+        # lean on statistics that change by the second.
+        self._connection = await connect(
+            self._dsn(), settings={"plan_cache_mode": "force_generic_plan"}
+        )
+        self._handoff = Handoff(self._connection)
+        return self._handoff
+
+    async def _commit(self, batch: list[_Entry]) -> None:
+        """Commit a batch, however long the database takes to be there; resolve every future."""
+        pause, lost_since, doubtful = 0.05, 0.0, False
+        loop = asyncio.get_running_loop()
+        while batch:
+            try:
+                if self._handoff is None:
+                    await self._open()
+                    batch = await self._settle(batch)
+                    telemetry.emit("database_back", after_s=round(loop.time() - lost_since, 3))
+                    continue
+                await self._send(self._handoff, batch, doubtful=doubtful)
+                return
+            except TRANSIENT:
+                pass  # nothing was committed; the same again
+            except (*UNREACHABLE, DatabaseUnreachable) as error:
+                # Whether it was committed is unknown until we can ask.
+                if self._handoff is not None:
+                    lost_since = loop.time()
+                self._handoff, doubtful = None, True
+                telemetry.emit("database_lost", error=str(error), next_try_s=round(pause, 2))
+            except (asyncpg.PostgresError, DatabaseError) as error:
+                if len(batch) == 1:
+                    _refuse(batch[0], error)
+                    return
+                # One result that PostgreSQL refuses must not take its batch along.
+                half = len(batch) // 2
+                await self._commit(batch[:half])
+                batch = batch[half:]
+                continue
+            except Exception as error:  # noqa: BLE001 - a future left open would hang its session
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                return
+            await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311
+            pause = min(pause * 2, _MAX_PAUSE)
+
+    async def _send(self, handoff: Handoff, batch: list[_Entry], *, doubtful: bool) -> None:
+        handed = await handoff.complete(self._worker_id(), [c for c, _ in batch])
+        refused: list[_Entry] = []
+        for position, entry in enumerate(batch):
+            if position not in handed.accepted:
+                refused.append(entry)
+            elif not entry[1].done():
+                entry[1].set_result(handed.following.get(position, []))
+        if refused and doubtful:
+            # The lost commit may have gone through while we asked: then its token is our own.
+            refused = await self._settle(refused)
+        for _, future in refused:
+            if not future.done():
+                future.set_result(None)
+        if handed.left_queued:
+            self._left_queued()
+
+    async def _settle(self, batch: list[_Entry]) -> list[_Entry]:
+        """Resolve what an unanswered commit did do, by token, and return what it did not."""
+        done, held = await self._tasks.settle(self._worker_id(), [c for c, _ in batch])
+        open_: list[_Entry] = []
+        for completion, future in batch:
+            if completion.task.id not in done:
+                open_.append((completion, future))
+                continue
+            following = [
+                task
+                for task in held
+                if task.session_id == completion.task.session_id and not self._holds(task.id)
+            ]
+            # Siblings that were committed together: the first of them takes what follows.
+            held = [task for task in held if task not in following]
+            if not future.done():
+                future.set_result(following)
+        return open_
+
+
+def _refuse(entry: _Entry, error: Exception) -> None:
+    _, future = entry
+    if not future.done():
+        future.set_exception(ResultInvalid(f"PostgreSQL refused the result: {error}"))

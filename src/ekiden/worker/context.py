@@ -1,0 +1,252 @@
+"""What a step is given: models, sources and earlier outputs, with the ledger in between.
+
+An answer goes to the ledger byte for byte before it is read. An attempt takes every answer the task
+already has there and pays only for what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from decimal import Decimal
+from time import monotonic
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from ekiden.core.flow import Phase
+from ekiden.core.model import ClaimedTask
+from ekiden.errors import AnswerInvalid, FlowError, ModelError, ModelUnavailable, SearchError
+from ekiden.providers.protocol import Answer, Message, ModelRequest, Provider, RawAnswer
+from ekiden.search.protocol import SearchEngine, Source
+from ekiden.store.ledger import Call, PaidAnswer
+from ekiden.worker.ledger_writer import LedgerWriter
+from ekiden.worker.leg import Leg
+
+T = TypeVar("T")
+
+_SOURCES = TypeAdapter(list[Source])
+
+
+class StepContext:
+    """The ``ctx`` of one attempt; see ``ekiden.core.flow.Context``."""
+
+    def __init__(
+        self,
+        task: ClaimedTask,
+        leg: Leg,
+        *,
+        provider: Provider | None,
+        search: SearchEngine | None,
+        ledger: LedgerWriter,
+    ) -> None:
+        self._task = task
+        self._leg = leg
+        self._provider = provider
+        self._search = search
+        self._ledger = ledger
+        self._input: Any = None
+        self._calls = 0
+        self._paid: dict[tuple[str, bytes], deque[PaidAnswer]] | None = None
+        self._paid_lock = asyncio.Lock()
+        self.reads: set[int] = set()
+
+    @property
+    def session_id(self) -> str:
+        """The session this step belongs to."""
+        return self._task.session_id
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+        return self._task.attempt
+
+    @property
+    def input(self) -> Any:
+        """The session's input, an instance of the flow's input model."""
+        if self._input is None:
+            self._input = self._leg.flow.input.validate_json(self._leg.input)
+        return self._input
+
+    def output(self, phase: type[Phase]) -> Any:
+        """Return the approved output of an earlier phase; records the dependency.
+
+        Raises:
+            FlowError: the phase is not an earlier phase of this flow.
+        """
+        number = self._leg.flow.flow.number_of(phase)
+        if number >= self._task.phase:
+            raise FlowError(f"ctx.output({phase.__name__}): only earlier phases have an output")
+        self.reads.add(number)
+        steps = self._leg.flow.phase(number).steps
+        last = steps[self._leg.flow.kinds(number)[-1]]
+        return last.result.decode(self._leg.outputs[number])
+
+    async def ask(
+        self,
+        prompt: str,
+        answer: type[T],
+        *,
+        system: str | None = None,
+        max_tokens: int = 1024,
+        temperature: float = 0.7,
+        check: Callable[[T], str | None] | None = None,
+    ) -> T:
+        """Ask the model; see ``ekiden.core.flow.Context.ask``."""
+        if self._provider is None:
+            raise ModelUnavailable("This worker has no model. Set EKIDEN_MODEL or a provider key.")
+        turns = [Message(role="user", content=prompt)]
+        if system:
+            turns.insert(0, Message(role="system", content=system))
+        adapter: TypeAdapter[T] | None = None if answer is str else TypeAdapter(answer)
+        request = ModelRequest(
+            messages=tuple(turns),
+            schema=adapter.json_schema() if adapter is not None else None,
+            schema_name=getattr(answer, "__name__", "answer"),
+            max_tokens=max_tokens,
+            temperature=temperature,
+            # Another attempt throws other dice; so do two equal questions of one attempt.
+            seed=self._task.attempt * 1000 + self._calls,
+        )
+        asked = _canonical(
+            {
+                "messages": [[m.role, m.content] for m in request.messages],
+                "schema": request.schema,
+                "maxTokens": max_tokens,
+                "temperature": temperature,
+            }
+        )
+        call = self._call("ask", self._provider.name, self._provider.model, asked)
+        while (paid := await self._take_paid("ask", call.request_hash)) is not None:
+            raw = RawAnswer(
+                body=paid.answer, status=paid.http_status, content_type=paid.content_type
+            )
+            try:
+                return _understand(self._provider.read(raw), adapter, check)
+            except AnswerInvalid:
+                continue  # it was stored, but its attempt ended before anyone read it
+        started = monotonic()
+        try:
+            raw = await self._provider.send(request)
+        except ModelError as error:
+            await self._failed(call, started, error)
+            raise
+        call.took = timedelta(seconds=monotonic() - started)
+        call.answer, call.content_type, call.http_status = raw.body, raw.content_type, raw.status
+        await self._ledger.append(call)
+        try:
+            read = self._provider.read(raw)
+            call.model = read.model or call.model
+            call.input_tokens = read.usage.input_tokens
+            call.output_tokens = read.usage.output_tokens
+            if read.usage.cost_usd is not None:
+                call.cost_usd = Decimal(str(read.usage.cost_usd))
+            value = _understand(read, adapter, check)
+        except AnswerInvalid as error:
+            call.outcome, call.error = "INVALID", _plain(error.message)
+            await self._ledger.settle(call)
+            raise
+        await self._ledger.settle(call)
+        return value
+
+    async def search(self, query: str, *, limit: int = 5) -> Sequence[Source]:
+        """Look something up; see ``ekiden.core.flow.Context.search``."""
+        if self._search is None:
+            raise SearchError("This worker has nothing to search. Add a folder: ekiden sources add")
+        language = getattr(self.input, "language", "en")
+        asked = _canonical({"query": query, "limit": limit, "language": language})
+        call = self._call("search", "search", self._search.name, asked)
+        if (paid := await self._take_paid("search", call.request_hash)) is not None:
+            return _SOURCES.validate_json(paid.answer)
+        started = monotonic()
+        try:
+            found = await self._search.search(query, limit=limit, language=language)
+        except SearchError as error:
+            await self._failed(call, started, error)
+            raise
+        call.took = timedelta(seconds=monotonic() - started)
+        call.answer, call.content_type = _SOURCES.dump_json(found), "application/json"
+        await self._ledger.append(call)
+        return found
+
+    def _call(self, kind: str, provider: str, model: str, asked: bytes) -> Call:
+        self._calls += 1
+        return Call(
+            session_id=self._task.session_id,
+            task_id=self._task.id,
+            attempt=self._task.attempt,
+            number=self._calls,
+            kind=kind,
+            provider=provider,
+            model=model,
+            request_hash=hashlib.sha256(asked).digest(),
+            request=asked,
+        )
+
+    async def _failed(self, call: Call, started: float, error: ModelError | SearchError) -> None:
+        call.took = timedelta(seconds=monotonic() - started)
+        call.outcome, call.error = "FAILED", _plain(error.message)
+        await self._ledger.append(call)
+
+    async def _take_paid(self, kind: str, request_hash: bytes) -> PaidAnswer | None:
+        """Take the next answer this task has already paid for, if there is one."""
+        if self._task.attempt == 1:
+            return None
+        async with self._paid_lock:
+            if self._paid is None:
+                self._paid = defaultdict(deque)
+                for paid in await self._ledger.ledger.answers_of(
+                    self._task.session_id, self._task.id
+                ):
+                    self._paid[paid.kind, paid.request_hash].append(paid)
+        waiting = self._paid.get((kind, request_hash))
+        return waiting.popleft() if waiting else None
+
+
+def _canonical(request: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
+    except (TypeError, orjson.JSONEncodeError):
+        # A lone surrogate in a prompt: no UTF-8 stands for it, so it travels as a mark.
+        text = repr(request).encode("utf-8", "backslashreplace").decode()
+        return orjson.dumps({"unencodable": text})
+
+
+def _plain(text: str) -> str:
+    """PostgreSQL's text takes no NUL."""
+    return text.replace("\x00", "\ufffd")[:4000]
+
+
+def _understand(
+    read: Answer, adapter: TypeAdapter[T] | None, check: Callable[[T], str | None] | None
+) -> T:
+    value: Any
+    if adapter is None:
+        value = read.text
+    else:
+        text = _unfenced(read.text)
+        try:
+            value = adapter.validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            cut = " It was cut at max_tokens." if read.finish_reason == "length" else ""
+            raise AnswerInvalid(
+                f"The answer of {read.model} does not fit: "
+                f"{where + ': ' if where else ''}{first['msg']}.{cut} It began: {text[:120]!r}"
+            ) from error
+    if check is not None and (complaint := check(value)):
+        raise AnswerInvalid(f"The answer of {read.model} is of no use: {complaint}")
+    return value  # type: ignore[no-any-return]
+
+
+def _unfenced(text: str) -> str:
+    """Some servers wrap JSON in a Markdown fence whatever they are told."""
+    text = text.strip()
+    if text.startswith("```") and text.endswith("```"):
+        return text.partition("\n")[2].removesuffix("```").strip()
+    return text

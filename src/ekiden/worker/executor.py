@@ -1,0 +1,176 @@
+"""One attempt, as a list of named steps: resolve, run, take the result, decide what follows."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from ekiden.core.machine import SessionEvent, Transition, decide
+from ekiden.core.model import ClaimedTask, Error, StepKind
+from ekiden.errors import CannotHeal, ResultInvalid, StepError, StepTimeout
+from ekiden.flows.registry import CompiledFlow, CompiledStep
+from ekiden.providers.protocol import Provider
+from ekiden.search.protocol import SearchEngine
+from ekiden.store.tasks import Completion
+from ekiden.worker.context import StepContext
+from ekiden.worker.ledger_writer import LedgerWriter
+from ekiden.worker.leg import Leg
+
+# Mistakes in a flow's code. No retry heals them; everything else may have been bad luck.
+_MISTAKES = (TypeError, AttributeError, NameError, ImportError, NotImplementedError)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished attempt: what to commit, and the leg that what follows it runs on."""
+
+    completion: Completion
+    leg: Leg
+
+
+class Executor:
+    """Runs attempts. Knows nothing of claims, leases and commits."""
+
+    def __init__(
+        self, *, provider: Provider | None, search: SearchEngine | None, ledger: LedgerWriter
+    ) -> None:
+        self._provider = provider
+        self._search = search
+        self._ledger = ledger
+        self._transitions: dict[tuple[int, int, str, bool, bool], Transition] = {}
+
+    async def run(self, task: ClaimedTask, leg: Leg) -> Finished:
+        """Run one attempt to its completion.
+
+        Raises:
+            StepError: it failed; the error says whether a retry can help.
+            Exception: so did the flow's own code.
+        """
+        step = self._resolve(task, leg)
+        context = self._context(task, leg)
+        if task.delivered is not None:
+            result = step.result.encode(step.result.decode(task.delivered))
+        else:
+            result = await self._perform(step, context, task, leg)
+        items = self._fan_out(task, leg, result)
+        transition = self._follows(task, leg, items)
+        following = leg.after(task, result, transition)
+        completion = _completion(task, leg, result, transition, items, context.reads)
+        if transition.event is SessionEvent.FINISH:
+            completion.drafts = _drafts(leg.flow, {**leg.outputs, task.phase: result})
+        return Finished(completion, following)
+
+    def _resolve(self, task: ClaimedTask, leg: Leg) -> CompiledStep:
+        return leg.flow.phase(task.phase).steps[StepKind(task.step)]
+
+    def _context(self, task: ClaimedTask, leg: Leg) -> StepContext:
+        return StepContext(
+            task, leg, provider=self._provider, search=self._search, ledger=self._ledger
+        )
+
+    async def _perform(
+        self, step: CompiledStep, context: StepContext, task: ClaimedTask, leg: Leg
+    ) -> str:
+        limit = leg.options.timeout.total_seconds()
+        own_clock = asyncio.timeout(limit)
+        try:
+            async with own_clock:
+                return step.result.encode(await step.run(context, *leg.arguments(task)))
+        except TimeoutError:
+            if not own_clock.expired():
+                raise  # the step's own
+            raise StepTimeout(
+                f"Phase {task.phase} {task.step} took longer than {limit:g} s (WORKER_TIMEOUT)."
+            ) from None
+
+    def _fan_out(self, task: ClaimedTask, leg: Leg, result: str) -> list[str] | None:
+        """Return the items that EXECUTE will run on, when this THINK is followed by a fan-out."""
+        phase = leg.flow.phase(task.phase)
+        if task.step != StepKind.THINK or phase.each is None:
+            return None
+        plan = phase.steps[StepKind.THINK].result.decode(result)
+        found = phase.each(plan)
+        if not isinstance(found, Sequence) or isinstance(found, str | bytes):
+            raise CannotHeal(
+                f"phase {task.phase}: each() must return a list, not {type(found).__name__}"
+            )
+        if len(found) > leg.flow.flow.max_items:
+            raise ResultInvalid(
+                f"phase {task.phase}: each() made {len(found)} items, "
+                f"{leg.flow.flow.max_items} are allowed"
+            )
+        codec = phase.steps[StepKind.EXECUTE].item
+        assert codec is not None  # Flow() checked it
+        return [codec.encode(item) for item in found]
+
+    def _follows(self, task: ClaimedTask, leg: Leg, items: list[str] | None) -> Transition:
+        # With nothing to execute, EXECUTE counts as closed.
+        step = StepKind.EXECUTE if items == [] else StepKind(task.step)
+        options = leg.options
+        key = (id(leg.flow), task.phase, step, options.auto_steps, options.auto_phases)
+        if (known := self._transitions.get(key)) is None:
+            known = self._transitions[key] = decide(
+                leg.flow.kinds,
+                len(leg.flow.phases),
+                phase=task.phase,
+                step=step,
+                auto_steps=options.auto_steps,
+                auto_phases=options.auto_phases,
+            )
+        return known
+
+
+def _completion(
+    task: ClaimedTask,
+    leg: Leg,
+    result: str,
+    transition: Transition,
+    items: list[str] | None,
+    reads: set[int],
+) -> Completion:
+    advances = transition.event is SessionEvent.ADVANCE
+    return Completion(
+        task=task,
+        result=result,
+        event=transition.event,
+        next_phase=transition.phase,
+        next_step=transition.step,
+        new_phase=transition.new_phase,
+        hold=transition.hold,
+        closes_phase=task.step == leg.flow.kinds(task.phase)[-1],
+        items=items or None,
+        next_count=(len(items) if items else 1) if advances else 0,
+        reads="{" + ",".join(map(str, sorted(reads))) + "}" if reads else None,
+    )
+
+
+def _drafts(flow: CompiledFlow, outputs: dict[int, str]) -> list[tuple[str, str, str]]:
+    """Let the flow make its drafts of the phases' outputs."""
+    make = flow.flow.drafts
+    if make is None:
+        return []
+
+    def output(phase: type) -> object:
+        number = flow.flow.number_of(phase)
+        return flow.phase(number).steps[flow.kinds(number)[-1]].result.decode(outputs[number])
+
+    return [
+        (draft.title, orjson.dumps(draft.body).decode(), orjson.dumps(list(draft.sources)).decode())
+        for draft in make(output)
+    ]
+
+
+def describe(error: BaseException) -> Error:
+    """Say what went wrong, for people and for developers."""
+    if isinstance(error, StepError):
+        return Error(kind=type(error).__name__, message=error.message, retryable=error.retryable)
+    return Error(
+        kind=type(error).__name__,
+        message=f"{type(error).__name__}: {error}",
+        retryable=not isinstance(error, _MISTAKES),
+        detail="".join(traceback.format_exception(error))[-8000:],
+    )

@@ -1,0 +1,420 @@
+"""A worker: claims tasks, runs them, commits and goes on with what the commit hands back.
+
+    bell, timer or a free slot → claim → run → commit → run what follows → … → gate or end
+
+The chain of one session stays in one coroutine from claim to gate: no second claim, no query and no
+notification between its steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+
+from ekiden import __version__, telemetry
+from ekiden.core.model import ClaimedTask, Error, WorkerState
+from ekiden.core.retry import MAX_DEATHS, GiveUp, decide_retry
+from ekiden.errors import DatabaseError, StepError
+from ekiden.flows.registry import CompiledFlow
+from ekiden.providers.protocol import Provider
+from ekiden.search.protocol import SearchEngine
+from ekiden.store.connection import open_pool
+from ekiden.store.doorbell import Doorbell
+from ekiden.store.ledger import Ledger
+from ekiden.store.tasks import Tasks
+from ekiden.store.workers import Workers, take_life_sign
+from ekiden.worker.committer import Committer
+from ekiden.worker.executor import Executor, describe
+from ekiden.worker.ledger_writer import LedgerWriter
+from ekiden.worker.leg import Leg
+from ekiden.worker.rescuer import Rescuer
+
+SWEEP = 60.0  # seconds between looks that nothing asked for, while the bell works
+CONTENDED = 0.2  # seconds until the next look at a task that another worker has its hand on
+ECHO = 5.0  # seconds in which a worker must hear its own bell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """How a worker runs."""
+
+    capacity: int = 16  # WORKER_BATCH_SIZE: tasks at once
+    poll_interval: float = 5.0  # WORKER_POLL_INTERVAL, seconds; only while it cannot listen
+    lease: timedelta = timedelta(seconds=45)
+    renew_every: float = 15.0  # seconds; a third of the lease
+    drain: float = 30.0  # seconds that running steps get on stop, before they are given back
+    only_session: str | None = None  # claim this session's tasks only (ekiden run)
+
+
+class Worker:
+    """One worker in this process.
+
+    Args:
+        dsn: where the database is; asked again before every connect.
+        flows: what it can run.
+        provider: answers ``ctx.ask``; None for flows that ask nothing.
+        search: answers ``ctx.search``.
+        model: what people are shown as this worker's model.
+        options: how it runs.
+    """
+
+    def __init__(
+        self,
+        dsn: Callable[[], str],
+        flows: Sequence[CompiledFlow],
+        *,
+        provider: Provider | None = None,
+        search: SearchEngine | None = None,
+        model: str = "none",
+        options: WorkerOptions | None = None,
+    ) -> None:
+        self._dsn = dsn
+        self._flows = list(flows)
+        self._provider = provider
+        self._search = search
+        self._model = model
+        self._options = options or WorkerOptions()
+        self._flow_of: dict[int, CompiledFlow] = {}
+        self._running: dict[int, asyncio.Task[None]] = {}  # by task id
+        self._free = self._options.capacity
+        self._more = True  # whether the queue may hold something for us
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._cut_short = False
+        self.ready = asyncio.Event()
+        self.id = 0
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until ``stop()``; then drain and return.
+
+        Raises:
+            DatabaseUnreachable: the database was not there at the start.
+        """
+        async with AsyncExitStack() as stack:
+            await self._set_up(stack)
+            await self._say_hello()
+            self._doorbell = Doorbell(self._dsn, on_connect=self._on_connect)
+            await stack.enter_async_context(self._doorbell)
+            await self._committer.start()
+            self._ledger.start()
+            background = [
+                asyncio.create_task(self._renew(), name="renew"),
+                asyncio.create_task(self._listen(), name="listen"),
+                asyncio.create_task(self._rescuer.run(), name="rescue"),
+            ]
+            try:
+                await self._claim_until_stopped()
+                await self._drain()
+            finally:
+                for task in background:
+                    task.cancel()
+                await asyncio.gather(*background, return_exceptions=True)
+                await self._let_go()
+
+    def stop(self) -> None:
+        """Claim nothing more; ``run`` returns once the running steps have ended."""
+        self._stopping.set()
+        self._wake.set()
+
+    async def _set_up(self, stack: AsyncExitStack) -> None:
+        dsn = self._dsn()
+        pool = await stack.enter_async_context(open_pool(dsn))
+        self._tasks = Tasks(pool, dsn)
+        self._workers = Workers(pool, dsn)
+        self._ledger = LedgerWriter(Ledger(pool, dsn))
+        self._executor = Executor(
+            provider=self._provider, search=self._search, ledger=self._ledger
+        )
+        self._committer = Committer(
+            self._dsn,
+            self._tasks,
+            worker_id=lambda: self.id,
+            holds=self._running.__contains__,
+            left_queued=self._look_again,
+        )
+        self._rescuer = Rescuer(self._workers, own_id=lambda: self.id)
+
+    async def _say_hello(self) -> None:
+        self._flow_of = {}
+        for flow in self._flows:
+            flow_id = await self._workers.register_flow(
+                name=flow.name,
+                version=flow.version,
+                title=flow.title,
+                phases=flow.describe(),
+                input_schema=flow.input_schema,
+            )
+            self._flow_of[flow_id] = flow
+        self.id = await self._workers.register(
+            software=__version__,
+            model=self._model,
+            flow_ids=list(self._flow_of),
+            capacity=self._options.capacity,
+            lease=self._options.lease,
+        )
+        telemetry.emit(
+            "worker_started",
+            worker=self.id,
+            model=self._model,
+            flows=[f.name for f in self._flows],
+            capacity=self._options.capacity,
+        )
+
+    async def _on_connect(self, connection: asyncpg.Connection) -> None:
+        await take_life_sign(connection, self.id)
+
+    async def _renew(self) -> None:
+        """Give signs of life; begin anew when peers have given this worker up."""
+        async with self._doorbell.subscribe("ekiden_probe") as echo:
+            while True:
+                await asyncio.sleep(self._options.renew_every)
+                state = WorkerState.DRAINING if self._stopping.is_set() else WorkerState.ALIVE
+                await echo.wait(0)
+                try:
+                    alive = await self._workers.renew(
+                        self.id, lease=self._options.lease, busy=len(self._running), state=state
+                    )
+                    if not alive:
+                        await self._begin_anew()
+                except DatabaseError as error:
+                    telemetry.emit("database_lost", error=str(error), next_try_s=1)
+                    continue
+                if self._doorbell.listening and not await echo.wait(ECHO):
+                    # The renewal rang our own bell. Connected but deaf: a half-open socket.
+                    self._doorbell.reconnect()
+
+    async def _begin_anew(self) -> None:
+        """Everything this worker holds was rescued: drop it and get a new identity."""
+        telemetry.emit("worker_lost", worker=self.id)
+        for task in list(self._running.values()):
+            task.cancel()
+        await self._say_hello()
+        self._doorbell.reconnect()
+
+    async def _drain(self) -> None:
+        if not self._running:
+            return
+        telemetry.emit("worker_draining", worker=self.id, busy=len(self._running))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._options.drain):
+                while self._running:
+                    await asyncio.wait(list(self._running.values()))
+        self._cut_short = bool(self._running)
+        for task in list(self._running.values()):
+            task.cancel()
+        if self._running:
+            await asyncio.wait(list(self._running.values()))
+
+    async def _let_go(self) -> None:
+        """Close the writers and say goodbye; without a database there is no one to tell."""
+        try:
+            async with asyncio.timeout(10):
+                await self._committer.close()
+                await self._ledger.close()
+                if self._cut_short:
+                    # A commit in flight may have handed on to a chain that is no more.
+                    await self._workers.rescue([self.id], max_deaths=MAX_DEATHS)
+                await self._workers.stop(self.id)
+        except (DatabaseError, TimeoutError, OSError, asyncpg.InterfaceError):
+            self._committer.abort()
+            self._ledger.abort()
+        telemetry.emit("worker_stopped", worker=self.id)
+
+    # -- claiming -----------------------------------------------------------------------------
+
+    def _look_again(self) -> None:
+        self._more = True
+        if self._free:
+            self._wake.set()
+
+    async def _listen(self) -> None:
+        """Turn the bell into a look at the queue."""
+        async with self._doorbell.subscribe("task_queued") as bell:
+            while True:
+                if await bell.wait():
+                    self._look_again()
+
+    async def _claim_until_stopped(self) -> None:
+        pause = 0.1
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                due_in = await self._fill()
+                self.ready.set()
+                pause = 0.1
+            except DatabaseError as error:
+                telemetry.emit("database_lost", error=str(error), next_try_s=round(pause, 2))
+                due_in = pause
+                self._more = True
+                pause = min(pause * 2, self._options.poll_interval)
+            if not self._doorbell.listening:
+                due_in = min(due_in, self._options.poll_interval)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(due_in):
+                    await self._wake.wait()
+                    continue
+            self._more = True  # the timer rang: something is due, or the net beneath
+
+    async def _fill(self) -> float:
+        """Claim while there is room and something is due; return seconds until the next look."""
+        sweep = SWEEP * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+        while self._free > 0 and self._more:
+            self._more = False  # a ring from here on counts again
+            asked = self._free
+            claimed = await self._tasks.claim(
+                self.id, list(self._flow_of), asked, self._options.only_session
+            )
+            if claimed:
+                await self._start(claimed)
+            if len(claimed) == asked:
+                self._more = True
+                continue
+            due = await self._tasks.next_due(list(self._flow_of), self._options.only_session)
+            if due is not None:
+                # Due now and still not ours: somebody else is claiming it this very moment.
+                sweep = min(sweep, due if due > 0 else CONTENDED)
+        return sweep
+
+    async def _start(self, claimed: list[ClaimedTask]) -> None:
+        self._free -= len(claimed)
+        try:
+            data = await self._tasks.load_sessions(list({t.session_id for t in claimed}))
+        except DatabaseError:
+            # Claimed and not startable now: the chain asks for its leg itself, with patience.
+            data = {}
+        for task in claimed:
+            known = data.get(task.session_id)
+            leg = None if known is None else Leg.of(self._flow_of[task.flow_id], known)
+            self._spawn(task, leg)
+
+    def _spawn(self, task: ClaimedTask, leg: Leg | None) -> None:
+        """Give a task a slot that was taken for it already."""
+        self._running[task.id] = asyncio.create_task(self._chain(task, leg))
+
+    # -- running ------------------------------------------------------------------------------
+
+    async def _chain(self, task: ClaimedTask, leg: Leg | None) -> None:
+        """Run a task and everything that its completion hands to this worker."""
+        me = self._running[task.id]
+        try:
+            while True:
+                if leg is None or not leg.serves(task):
+                    leg = await self._load(task)
+                handed = await self._attempt(task, leg)
+                if handed is None:
+                    return
+                following, leg = handed
+                del self._running[task.id]
+                task, *others = following
+                leg = replace(leg, generation=task.generation)
+                self._running[task.id] = me
+                for other in others:
+                    self._spawn(other, leg)
+        except asyncio.CancelledError:
+            await self._give_back(task)
+        finally:
+            self._running.pop(task.id, None)
+            self._free += 1
+            if self._more:
+                self._wake.set()
+
+    async def _attempt(
+        self, task: ClaimedTask, leg: Leg
+    ) -> tuple[list[ClaimedTask], Leg] | None:
+        """Run one attempt and commit it; None when nothing follows here."""
+        try:
+            finished = await self._executor.run(task, leg)
+        except Exception as error:  # noqa: BLE001 - whatever a flow raises ends its attempt
+            await self._attempt_failed(task, leg, error)
+            return None
+        completion = finished.completion
+        extra = 0
+        if self._stopping.is_set():
+            completion.room = 0  # what follows is for someone who stays
+        elif completion.next_count > 1:
+            extra = min(self._free, completion.next_count - 1)
+            self._free -= extra
+            completion.room = 1 + extra
+        used = 0
+        try:
+            following = await self._committer.submit(completion)
+            used = max(0, len(following or ()) - 1)
+        except StepError as error:
+            await self._attempt_failed(task, leg, error)
+            return None
+        finally:
+            self._free += extra - used
+        if following is None:
+            telemetry.emit("attempt_refused", **_where(task))
+            return None
+        telemetry.emit("attempt_completed", **_where(task))
+        return (following, finished.leg) if following else None
+
+    async def _load(self, task: ClaimedTask) -> Leg:
+        data = await self._patiently(lambda: self._tasks.load_sessions([task.session_id]))
+        return Leg.of(self._flow_of[task.flow_id], data[task.session_id])
+
+    async def _attempt_failed(self, task: ClaimedTask, leg: Leg, raised: Exception) -> None:
+        error = describe(raised)
+        tries = task.attempt - task.budget_from
+        verdict = decide_retry(
+            retryable=error.retryable,
+            tries=tries,
+            max_retries=leg.options.max_retries,
+            base=leg.options.retry_delay,
+            jitter=random.random(),  # noqa: S311
+            retry_after=raised.retry_after if isinstance(raised, StepError) else None,
+        )
+        if isinstance(verdict, GiveUp):
+            held = await self._patiently(lambda: self._tasks.fail(task, error))
+            reason = verdict.reason
+            if held:
+                telemetry.emit("attempt_failed", error=error.message, reason=reason, **_where(task))
+        else:
+            delay = verdict.delay
+            held = await self._patiently(lambda: self._tasks.retry(task, error, delay))
+            if held:
+                telemetry.emit(
+                    "attempt_retried",
+                    error=error.message,
+                    retry_in_s=round(delay.total_seconds(), 2),
+                    **_where(task),
+                )
+                self._look_again()  # the timer must know of it, even if its ring is lost
+        if not held:
+            telemetry.emit("attempt_refused", **_where(task))
+
+    async def _give_back(self, task: ClaimedTask) -> None:
+        """Return a task that was stopped in the middle; the attempt does not count."""
+        with suppress(DatabaseError):
+            await self._tasks.release(task)
+
+    async def _patiently(self, action: Callable[[], Any]) -> Any:
+        """Do it, however long the database takes to be there."""
+        pause = 0.05
+        while True:
+            try:
+                return await action()
+            except DatabaseError as error:
+                telemetry.emit("database_lost", error=str(error), next_try_s=round(pause, 2))
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
+            pause = min(pause * 2, 5.0)
+
+
+def _where(task: ClaimedTask) -> dict[str, Any]:
+    return {
+        "session": task.session_id,
+        "phase": task.phase,
+        "step": task.step,
+        "task": task.id,
+        "attempt": task.attempt,
+    }
