@@ -1,0 +1,74 @@
+"""A real PostgreSQL for every test that asks for one, and none for a run that asks for none.
+
+EKIDEN_TEST_PG_BIN runs the tests on the programs of another PostgreSQL than the wheel's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from ekiden.store.embedded import EmbeddedServer
+
+_TEMPLATE = "ekiden_template"
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def pg_bin() -> Path | None:
+    """The PostgreSQL under test; None is the wheel's."""
+    named = os.environ.get("EKIDEN_TEST_PG_BIN")
+    return Path(named) if named else None
+
+
+@pytest.fixture(scope="session")
+def server(pg_bin: Path | None) -> Iterator[EmbeddedServer]:
+    """One server for all tests. Its disk may be lazy, its commits may not: they are under test."""
+    # Not under pytest's tmp_path, whose length would push the socket out of the data folder.
+    home = Path(tempfile.mkdtemp(prefix="ekiden-test-"))
+    try:
+        with EmbeddedServer(home, bin_dir=pg_bin, settings={"fsync": "off"}) as server:
+            yield server
+    finally:
+        shutil.rmtree(home)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def template(server: EmbeddedServer) -> str:
+    """The name of a database with all migrations applied, made once."""
+    from ekiden.store.migrate import migrate
+
+    await _admin(server, f"CREATE DATABASE {_TEMPLATE}")
+    await migrate(_dsn(server, _TEMPLATE))
+    return _TEMPLATE
+
+
+@pytest_asyncio.fixture
+async def database(server: EmbeddedServer, template: str) -> AsyncIterator[str]:
+    """The DSN of a database of the test's own, migrated and empty."""
+    name = f"t_{next(_numbers)}"
+    await _admin(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield _dsn(server, name)
+    finally:
+        await _admin(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _dsn(server: EmbeddedServer, name: str) -> str:
+    return server.dsn.replace("@/ekiden?", f"@/{name}?")
+
+
+async def _admin(server: EmbeddedServer, statement: str) -> None:
+    connection = await asyncpg.connect(server.dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
