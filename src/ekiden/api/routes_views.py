@@ -1,0 +1,143 @@
+"""Sessions as they are looked at. Nothing here changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import StreamingResponse
+
+from ekiden.api.limits import INT64_MAX
+from ekiden.api.openapi import refusals
+from ekiden.api.services import (
+    Here,
+    KnownFlow,
+    KnownSession,
+    TaskId,
+    etag,
+    standing,
+)
+from ekiden.api.shown import (
+    AttemptList,
+    AttemptShown,
+    CallShown,
+    DraftList,
+    DraftShown,
+    SessionLineShown,
+    SessionList,
+    SessionShown,
+    TaskList,
+    TaskShown,
+)
+from ekiden.api.sse import stream
+from ekiden.core.model import SessionState
+from ekiden.errors import NotFound
+
+router = APIRouter(prefix="/api/{flow}/cot-session", tags=["sessions"])
+
+_ENDED = {SessionState.COMPLETED, SessionState.CANCELLED}
+
+
+@router.get("", summary="The sessions of a flow", responses=refusals(404))
+async def sessions(
+    flow: KnownFlow,
+    here: Here,
+    status: SessionState | None = None,
+    cursor: Annotated[UUID | None, Query(description="nextCursor of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> SessionList:
+    """Return sessions, newest first."""
+    found = await here.sessions.find(
+        flow=flow.name, status=status, after=str(cursor) if cursor else None, limit=limit + 1
+    )
+    page = found[:limit]
+    return SessionList(
+        sessions=[SessionLineShown.model_validate(s) for s in page],
+        next_cursor=page[-1].id if len(found) > limit else None,
+    )
+
+
+@router.get("/{sessionId}", summary="One session with its outputs", responses=refusals(404))
+async def session(session: KnownSession, here: Here, response: Response) -> SessionShown:
+    """Return a session with every revision of its phases' outputs.
+
+    At a gate the ETag names the output that waits there.
+    """
+    revisions = await here.sessions.revisions(session.id)
+    response.headers.update(etag(standing(session, revisions)))
+    return SessionShown.of(session, revisions)
+
+
+@router.get("/{sessionId}/tasks", summary="Its tasks", responses=refusals(404))
+async def tasks(session: KnownSession, here: Here) -> TaskList:
+    """Return every task of a session, in running order."""
+    found = await here.sessions.tasks(session.id)
+    return TaskList(tasks=[TaskShown.model_validate(t) for t in found])
+
+
+@router.get(
+    "/{sessionId}/tasks/{taskId}/attempts",
+    summary="The attempts and calls of a task",
+    responses=refusals(404),
+)
+async def attempts(session: KnownSession, task_id: TaskId, here: Here) -> AttemptList:
+    """Return each try of a task and each call it made, without the calls' bytes."""
+    tried = await here.sessions.attempts(session.id, task_id)
+    # A task that was never tried has no attempts, and neither has one that is not there.
+    if not tried and all(t.id != task_id for t in await here.sessions.tasks(session.id)):
+        raise NotFound(f"Session {session.id} has no task {task_id}.")
+    calls = await here.sessions.calls(session.id, task_id)
+    return AttemptList(
+        task_id=task_id,
+        attempts=[AttemptShown.model_validate(a) for a in tried],
+        calls=[CallShown.model_validate(c) for c in calls],
+    )
+
+
+@router.get("/{sessionId}/drafts", summary="Its drafts", responses=refusals(404))
+async def drafts(session: KnownSession, here: Here) -> DraftList:
+    """Return what a completed session made."""
+    found = await here.sessions.drafts(session.id)
+    return DraftList(drafts=[DraftShown.model_validate(d) for d in found])
+
+
+@router.get(
+    "/{sessionId}/events",
+    summary="Its history, as it happens",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "server-sent events; the data of each is a JSON object",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        204: {"description": "The session has ended and there is nothing more: do not ask again"},
+        **refusals(404, 422),
+    },
+)
+async def events(
+    session: KnownSession,
+    here: Here,
+    after: Annotated[int, Query(ge=0, le=INT64_MAX, description="an event id")] = 0,
+    last_event_id: Annotated[
+        int | None, Header(alias="Last-Event-ID", ge=0, le=INT64_MAX, description="over ``after``")
+    ] = None,
+) -> Response:
+    """Follow a session: what has happened, then each event as it happens.
+
+    ``event:`` is the type, ``id:`` the event's id, ``data:`` the event as JSON. The stream ends
+    when the session does. A browser then connects again by itself and is answered 204, which is
+    how it is told to stop.
+    """
+    start = after if last_event_id is None else last_event_id
+    if session.status in _ENDED and not await here.sessions.events(
+        session.id, after=start, limit=1
+    ):
+        return Response(status_code=204)
+    here.watchers.check_room()
+    body: AsyncIterator[bytes] = stream(here.sessions, here.watchers, session.id, start)
+    # A proxy that buffers would hold events back.
+    return StreamingResponse(
+        body, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+    )

@@ -1,0 +1,159 @@
+"""Events as they happen: the history of a session as server-sent events.
+
+The doorbell says only that a session changed; what changed is read from the events table, from
+where the reader was. So nothing is missed however many bells are lost, and a reader that comes back
+with Last-Event-ID goes on exactly there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Protocol
+
+import structlog
+from fastapi.sse import format_sse_event
+
+from ekiden.api.problems import Refusal
+from ekiden.api.settings import ApiSettings
+from ekiden.api.shown import EventShown
+from ekiden.errors import DatabaseError
+from ekiden.store.sessions import Sessions
+
+log = structlog.get_logger(__name__)
+
+CHANNEL = "session_changed"
+LAST_EVENTS = frozenset({"session_completed", "session_cancelled"})  # nothing follows these
+_BATCH = 500
+
+
+class SubscriptionLike(Protocol):
+    """What was heard on one channel."""
+
+    async def wait(self, timeout: float | None = None) -> list[str]:
+        """Return what was heard since the last call; ``""`` says to look at everything."""
+
+
+class DoorbellLike(Protocol):
+    """Where changes are heard of: ``ekiden.store.doorbell.Doorbell``."""
+
+    @property
+    def listening(self) -> bool:
+        """Whether anything can be heard now."""
+
+    def subscribe(self, channel: str) -> AbstractAsyncContextManager[SubscriptionLike]:
+        """Subscribe to a channel for the length of the ``async with``."""
+
+
+class Watchers:
+    """Everyone who watches a session: one subscription for the process, fanned out by session."""
+
+    def __init__(self, doorbell: DoorbellLike, settings: ApiSettings) -> None:
+        self._doorbell = doorbell
+        self._settings = settings
+        self._bells: dict[str, set[asyncio.Event]] = {}
+        self.count = 0
+        self.closed = False
+
+    async def run(self) -> None:
+        """Pass on what the doorbell says until cancelled."""
+        async with self._doorbell.subscribe(CHANNEL) as subscription:
+            while True:
+                for payload in await subscription.wait(None):
+                    for session_id in payload.split(",") if payload else list(self._bells):
+                        self._ring(session_id)
+
+    def close(self) -> None:
+        """End every stream, so that the server can stop."""
+        self.closed = True
+        for session_id in list(self._bells):
+            self._ring(session_id)
+
+    def _ring(self, session_id: str) -> None:
+        for bell in self._bells.get(session_id, ()):
+            bell.set()
+
+    @contextmanager
+    def watch(self, session_id: str) -> Iterator[asyncio.Event]:
+        """Give an event that is set whenever the session changed.
+
+        Raises:
+            Refusal: 503, too many watch already.
+        """
+        self.check_room()
+        bell = asyncio.Event()
+        self._bells.setdefault(session_id, set()).add(bell)
+        self.count += 1
+        try:
+            yield bell
+        finally:
+            self.count -= 1
+            bells = self._bells[session_id]
+            bells.discard(bell)
+            if not bells:
+                del self._bells[session_id]
+
+    def check_room(self) -> None:
+        """Refuse one stream too many, while that can still be said with a status.
+
+        Raises:
+            Refusal: 503, too many watch already.
+        """
+        if self.count >= self._settings.max_streams:
+            raise Refusal(
+                503,
+                "too-many-streams",
+                f"{self.count} event streams are open, which is the most there may be.",
+                headers={"Retry-After": "10"},
+            )
+
+    def patience(self) -> float:
+        """Return how long to trust the doorbell's silence: jittered seconds."""
+        longest = self._settings.sweep if self._doorbell.listening else self._settings.poll
+        return longest * random.uniform(0.8, 1.0)  # noqa: S311 - spreads load, guards nothing
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds of silence before a sign of life."""
+        return self._settings.heartbeat
+
+
+async def stream(
+    sessions: Sessions, watchers: Watchers, session_id: str, after: int
+) -> AsyncIterator[bytes]:
+    """Yield a session's events after the id ``after``, first those there are, then as they come.
+
+    Ends after the session's last event, or when the server stops.
+    """
+    with watchers.watch(session_id) as bell:
+        yield format_sse_event(comment=f"events of session {session_id}", retry=2000)
+        clock = asyncio.get_running_loop().time
+        while not watchers.closed:
+            bell.clear()  # before looking: what changes while we look rings again
+            try:
+                ended = False
+                while batch := await sessions.events(session_id, after=after, limit=_BATCH):
+                    for event in batch:
+                        after = event.id
+                        ended = ended or event.type in LAST_EVENTS
+                        shown = EventShown.model_validate(event)
+                        yield format_sse_event(
+                            data_str=shown.model_dump_json(), event=event.type, id=str(event.id)
+                        )
+                    if len(batch) < _BATCH:
+                        break
+                if ended:
+                    return
+            except DatabaseError as error:
+                # The stream outlives the database: the doorbell rings when it is back.
+                log.warning("events_unread", session_id=session_id, error=error.message)
+                yield format_sse_event(comment="the database does not answer; trying again")
+            look_at = clock() + watchers.patience()
+            while not bell.is_set() and (left := look_at - clock()) > 0:
+                try:
+                    async with asyncio.timeout(min(left, watchers.heartbeat)):
+                        await bell.wait()
+                except TimeoutError:
+                    yield format_sse_event(comment="still here")
