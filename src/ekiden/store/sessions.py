@@ -11,7 +11,7 @@ from ekiden.core import records
 from ekiden.core.model import Event, Options
 from ekiden.core.progress import progress
 from ekiden.errors import Conflict, NoGate, NotFound, StaleRevision, UnknownFlow
-from ekiden.store.connection import parse_session_id, translated
+from ekiden.store.connection import address_of, parse_session_id, translated
 from ekiden.store.queries import sql
 
 R = TypeVar("R")
@@ -41,6 +41,11 @@ class Sessions:
     def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
         self._pool = pool
         self._dsn = dsn
+
+    @property
+    def address(self) -> str:
+        """Where the database is, without credentials, for people."""
+        return address_of(self._dsn)
 
     async def _rows(self, query: str, *args: Any) -> list[asyncpg.Record]:
         with translated(self._dsn):
@@ -75,11 +80,15 @@ class Sessions:
         Raises:
             UnknownFlow: no worker has registered such a flow.
         """
-        row = await self._row(
-            "create_session", flow, title[:500], orjson.dumps(input).decode(), options.auto_steps,
+        values = (
+            flow, title[:500], orjson.dumps(input).decode(), options.auto_steps,
             options.auto_phases, options.max_retries, options.retry_delay, options.timeout,
             idempotency_key, start,
         )  # fmt: skip
+        row = await self._row("create_session", *values)
+        if row is None and idempotency_key is not None:
+            # The same key was just used beside us: its session is newer than our snapshot.
+            row = await self._row("create_session", *values)
         if row is None:
             raise UnknownFlow(
                 f"There is no flow {flow!r}: no worker has registered it. "
@@ -199,6 +208,10 @@ class Sessions:
         )  # fmt: skip
         if row is None:
             raise Conflict(f"Task {task_id} does not run under attempt {attempt} (any more).")
+
+    async def ring(self) -> None:
+        """Ring the bell of the queue (continue-async): whoever is idle looks again."""
+        await self._rows("ring")
 
     # -- what people see ----------------------------------------------------------------------
 
