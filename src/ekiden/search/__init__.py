@@ -1,0 +1,1 @@
+"""Search sources: the documents of the user, the demo corpus, the web."""
