@@ -15,11 +15,18 @@ from pathlib import Path
 import asyncpg
 import pytest
 import pytest_asyncio
+import structlog
 
 from ekiden.store.embedded import EmbeddedServer
 
 _TEMPLATE = "ekiden_template"
 _numbers = count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_logs() -> None:
+    """Warnings and errors only."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
 
 
 @pytest.fixture(scope="session")

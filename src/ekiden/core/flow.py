@@ -210,9 +210,7 @@ def _read_phase(flow: str, number: int, cls: type[Phase]) -> PhaseSpec:
             raise FlowError(f"{where}: {kind.lower()}() is missing")
         if not inspect.iscoroutinefunction(run):
             raise FlowError(f"{where}: {kind.lower()}() must be 'async def'")
-        parameters = [
-            p for p in inspect.signature(run).parameters.values() if p.default is p.empty
-        ]
+        parameters = [p for p in inspect.signature(run).parameters.values() if p.default is p.empty]
         if len(parameters) != len(names):
             raise FlowError(f"{where}: {kind.lower()}() takes (self, {', '.join(names)})")
         hints = _hints(run, where)

@@ -26,6 +26,7 @@ UNREACHABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a connection cut in the middle of a reply can end in
 )
 # Statements that may simply be sent again.
 TRANSIENT = (

@@ -1,4 +1,7 @@
-"""Brings the schema up to date: in order, checksummed, one transaction each, one process at a time."""
+"""Brings the schema up to date.
+
+In order, checksummed, one transaction each, one process at a time.
+"""
 
 from __future__ import annotations
 

@@ -66,9 +66,7 @@ class Tasks:
     ) -> float | None:
         """Return in how many seconds the nearest queued task is due; None if none is queued."""
         with translated(self._dsn):
-            due: timedelta | None = await self._pool.fetchval(
-                sql("next_due"), flow_ids, session_id
-            )
+            due: timedelta | None = await self._pool.fetchval(sql("next_due"), flow_ids, session_id)
         return None if due is None else due.total_seconds()
 
     async def load_sessions(self, session_ids: Sequence[str]) -> dict[str, SessionData]:
@@ -98,6 +96,12 @@ class Tasks:
         with translated(self._dsn):
             row = await self._pool.fetchval(sql("release_task"), task.id, task.attempt)
         return row is not None
+
+    async def held_by(self, worker_id: int) -> list[ClaimedTask]:
+        """Return every task this worker holds, whether it knows of it or not."""
+        with translated(self._dsn):
+            rows = await self._pool.fetch(sql("tasks_running_on"), worker_id, None)
+        return [_claimed(row) for row in rows]
 
     async def settle(
         self, worker_id: int, completions: Sequence[Completion]

@@ -59,7 +59,7 @@ class Executor:
         items = self._fan_out(task, leg, result)
         transition = self._follows(task, leg, items)
         following = leg.after(task, result, transition)
-        completion = _completion(task, leg, result, transition, items, context.reads)
+        completion = _completion(task, leg, result, transition, items=items, reads=context.reads)
         if transition.event is SessionEvent.FINISH:
             completion.drafts = _drafts(leg.flow, {**leg.outputs, task.phase: result})
         return Finished(completion, following)
@@ -129,6 +129,7 @@ def _completion(
     leg: Leg,
     result: str,
     transition: Transition,
+    *,
     items: list[str] | None,
     reads: set[int],
 ) -> Completion:

@@ -19,7 +19,7 @@ from typing import Any
 import asyncpg
 
 from ekiden import __version__, telemetry
-from ekiden.core.model import ClaimedTask, Error, WorkerState
+from ekiden.core.model import ClaimedTask, WorkerState
 from ekiden.core.retry import MAX_DEATHS, GiveUp, decide_retry
 from ekiden.errors import DatabaseError, StepError
 from ekiden.flows.registry import CompiledFlow
@@ -38,6 +38,7 @@ from ekiden.worker.rescuer import Rescuer
 
 SWEEP = 60.0  # seconds between looks that nothing asked for, while the bell works
 CONTENDED = 0.2  # seconds until the next look at a task that another worker has its hand on
+LOST_CLAIM = 1.0  # seconds until a task that is ours and runs nowhere is believed to be lost
 ECHO = 5.0  # seconds in which a worker must hear its own bell
 
 
@@ -88,6 +89,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._cut_short = False
+        self._doubt = asyncio.Event()  # the answer of a claim was lost
         self.ready = asyncio.Event()
         self.id = 0
 
@@ -110,6 +112,7 @@ class Worker:
                 asyncio.create_task(self._renew(), name="renew"),
                 asyncio.create_task(self._listen(), name="listen"),
                 asyncio.create_task(self._rescuer.run(), name="rescue"),
+                asyncio.create_task(self._find_lost_claims(), name="lost-claims"),
             ]
             try:
                 await self._claim_until_stopped()
@@ -131,9 +134,7 @@ class Worker:
         self._tasks = Tasks(pool, dsn)
         self._workers = Workers(pool, dsn)
         self._ledger = LedgerWriter(Ledger(pool, dsn))
-        self._executor = Executor(
-            provider=self._provider, search=self._search, ledger=self._ledger
-        )
+        self._executor = Executor(provider=self._provider, search=self._search, ledger=self._ledger)
         self._committer = Committer(
             self._dsn,
             self._tasks,
@@ -255,6 +256,7 @@ class Worker:
                 telemetry.emit("database_lost", error=str(error), next_try_s=round(pause, 2))
                 due_in = pause
                 self._more = True
+                self._doubt.set()
                 pause = min(pause * 2, self._options.poll_interval)
             if not self._doorbell.listening:
                 due_in = min(due_in, self._options.poll_interval)
@@ -300,6 +302,23 @@ class Worker:
         """Give a task a slot that was taken for it already."""
         self._running[task.id] = asyncio.create_task(self._chain(task, leg))
 
+    async def _find_lost_claims(self) -> None:
+        """After a claim whose answer was lost: give back what is ours and runs nowhere.
+
+        A hand-on whose commit is in flight looks the same for a moment, hence the second look.
+        """
+        while True:
+            await self._doubt.wait()
+            self._doubt.clear()
+            first = {t.id for t in await self._patiently(lambda: self._tasks.held_by(self.id))}
+            lost = first - self._running.keys()
+            if not lost:
+                continue
+            await asyncio.sleep(LOST_CLAIM)
+            for task in await self._patiently(lambda: self._tasks.held_by(self.id)):
+                if task.id in lost and task.id not in self._running:
+                    await self._give_back(task)
+
     # -- running ------------------------------------------------------------------------------
 
     async def _chain(self, task: ClaimedTask, leg: Leg | None) -> None:
@@ -321,15 +340,17 @@ class Worker:
                     self._spawn(other, leg)
         except asyncio.CancelledError:
             await self._give_back(task)
+        except Exception as error:  # noqa: BLE001 - ours, not the flow's: the task must not hang
+            ours = describe(error)
+            telemetry.emit("attempt_failed", error=ours.message, reason="worker", **_where(task))
+            await self._patiently(lambda: self._tasks.retry(task, ours, timedelta(seconds=5)))
         finally:
             self._running.pop(task.id, None)
             self._free += 1
             if self._more:
                 self._wake.set()
 
-    async def _attempt(
-        self, task: ClaimedTask, leg: Leg
-    ) -> tuple[list[ClaimedTask], Leg] | None:
+    async def _attempt(self, task: ClaimedTask, leg: Leg) -> tuple[list[ClaimedTask], Leg] | None:
         """Run one attempt and commit it; None when nothing follows here."""
         try:
             finished = await self._executor.run(task, leg)

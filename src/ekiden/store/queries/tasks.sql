@@ -241,12 +241,14 @@ WITH locked AS MATERIALIZED (
 SELECT id FROM freed;
 
 -- name: tasks_running_on
--- The tasks a worker holds, with their attempt tokens: to settle a commit whose answer was lost.
+-- The tasks a worker holds, with their attempt tokens: to settle a commit or a claim whose answer
+-- was lost. $2: the sessions to look at, or null for all.
 SELECT t.id, t.session_id::text, t.flow_id, t.phase, t.step, t.item, t.generation, t.attempt,
        t.budget_from, t.request::text, t.delivered::text
 FROM ekiden.sessions s JOIN ekiden.api_tasks t
      ON t.session_id = s.id AND t.status = 'RUNNING' AND t.worker_id = $1
-WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED') AND s.id = ANY ($2::uuid[]);
+WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED')
+  AND ($2::uuid[] IS NULL OR s.id = ANY ($2));
 
 -- name: completed_attempts
 -- Which of these (task, attempt) pairs stand COMPLETED: the judge of an unknown commit.
