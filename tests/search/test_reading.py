@@ -3,10 +3,13 @@ from __future__ import annotations
 import codecs
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ekiden.search.reading import decode, read_html, read_markdown, split_passages
+
+# A busy machine is no failure.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 JAPANESE = "駅伝は、数人でタスキをつなぐ競走です。カタカナもひらがなも使います。"
 
@@ -38,6 +41,7 @@ def test_utf_16_with_a_bad_end_is_still_read():
     assert decode(codecs.BOM_UTF16_LE + "ab".encode("utf-16-le") + b"\x01").startswith("ab")
 
 
+@unhurried
 @given(st.binary(max_size=300))
 def test_no_bytes_break_the_reading(raw: bytes):
     try:
@@ -89,6 +93,7 @@ def test_a_page_without_a_title_is_called_by_its_heading():
     assert read_html("<p>x").title is None
 
 
+@unhurried
 @given(st.text(alphabet="<>/!-abp scritle=\"'&;\x00", max_size=300))
 def test_no_markup_breaks_the_reading(text: str):
     read_html(text)
@@ -107,6 +112,7 @@ def test_a_long_paragraph_is_cut_at_sentences():
     assert all(p.endswith("。") and len(p) <= 1_000 for p in passages)
 
 
+@unhurried
 @given(st.text(alphabet="ab .\n。東", max_size=3_000), st.integers(min_value=10, max_value=500))
 def test_nothing_is_lost_between_passages(body: str, size: int):
     passages = split_passages(body, size)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ekiden.search.text import SNIPPET, best_passage, clean, guess_language
+
+# A busy machine is no failure.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 FILLER = "The weather was mild and nothing happened for a long while. " * 30
 FILLER_JA = "その日は穏やかな天気で、特に何も起こらなかった。" * 40
@@ -43,6 +46,7 @@ def test_a_passage_without_any_of_the_words_is_the_beginning():
     assert passage.endswith("while. …")
 
 
+@unhurried
 @given(st.text(max_size=2_000), st.text(max_size=100), st.integers(min_value=20, max_value=600))
 def test_a_passage_is_never_longer_than_allowed(text: str, query: str, limit: int):
     passage = best_passage(text, query, limit)
@@ -51,6 +55,7 @@ def test_a_passage_is_never_longer_than_allowed(text: str, query: str, limit: in
     passage.encode()
 
 
+@unhurried
 @given(st.text(alphabet="abc .。東京都の", max_size=3_000), st.text(alphabet="abc 東京都の"))
 def test_a_passage_is_taken_from_the_text(text: str, query: str):
     assert best_passage(text, query).strip("… ") in clean(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -10,6 +11,8 @@ from typing import Protocol
 from ekiden.errors import DatabaseError, SearchError
 from ekiden.search.protocol import Source
 from ekiden.search.text import best_passage, clean
+
+RECOUNT = 60.0  # seconds; a worker runs for weeks while folders are added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,7 @@ class DocumentSearch:
     def __init__(self, store: DocumentStore) -> None:
         self._store = store
         self._count: int | None = None
+        self._counted_at = 0.0
 
     @property
     def name(self) -> str:
@@ -100,6 +104,7 @@ class DocumentSearch:
             self._count = sum((await self._store.counts()).values())
         except DatabaseError as error:
             raise SearchError(f"The documents could not be counted: {error.message}") from error
+        self._counted_at = asyncio.get_running_loop().time()
         return self._count
 
     async def search(self, query: str, *, limit: int = 5, language: str = "en") -> list[Source]:
@@ -108,7 +113,8 @@ class DocumentSearch:
         Raises:
             SearchError: the store could not be asked.
         """
-        if self._count is None:
+        now = asyncio.get_running_loop().time()
+        if self._count is None or now - self._counted_at > RECOUNT:
             await self.count()
         try:
             found = await self._store.search(query, language=language, limit=limit)
