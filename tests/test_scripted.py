@@ -6,7 +6,7 @@ import pytest
 
 from ekiden.errors import AnswerInvalid, ModelBusy
 from ekiden.providers.protocol import Message, ModelRequest, Provider
-from scripted import ScriptedProvider, read_log
+from tests.scripted import ScriptedProvider, read_log
 
 REQUEST = ModelRequest(messages=(Message(role="user", content="hello"),))
 

@@ -42,20 +42,20 @@ class FakeServer:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        for writer in self._open.values():
+            writer.transport.abort()  # ends its task the way a client that hangs up does
+        await asyncio.gather(*self._open)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._open.add(task)
+        self._open[task] = writer
         parts: list[asyncio.Future[None]] = []
         try:
             self.requests.append(await _received(reader))
@@ -65,13 +65,13 @@ class FakeServer:
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             if not reply.done():
                 self.hung_up.set()
-        except (asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # connected and said nothing, or the test is over: nothing to report
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # connected, and said nothing
         finally:
             for part in parts:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
-            self._open.discard(task)
+            del self._open[task]
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()

@@ -8,17 +8,6 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from fake_server import (
-    FakeServer,
-    answer,
-    chunk,
-    completion,
-    in_pieces,
-    nothing,
-    slam,
-    sse,
-    then_silence,
-)
 
 from ekiden.errors import (
     AnswerInvalid,
@@ -29,6 +18,17 @@ from ekiden.errors import (
 )
 from ekiden.providers.openai_compatible import OpenAICompatible, checked_url, price_usd
 from ekiden.providers.protocol import Message, ModelRequest, Provider, RawAnswer, Usage
+from tests.providers.fake_server import (
+    FakeServer,
+    answer,
+    chunk,
+    completion,
+    in_pieces,
+    nothing,
+    slam,
+    sse,
+    then_silence,
+)
 
 KEY = "sk-secret-0123456789"
 REQUEST = ModelRequest(messages=(Message(role="user", content="say hello"),), seed=7)

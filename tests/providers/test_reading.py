@@ -4,12 +4,12 @@ import json
 from itertools import pairwise
 
 import pytest
-from fake_server import chunk, completion, sse
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ekiden.errors import AnswerInvalid
 from ekiden.providers.reading import StreamListener, read_body, storable
+from tests.providers.fake_server import chunk, completion, sse
 
 TEXTS = st.lists(st.text(min_size=1), min_size=1, max_size=8)
 
