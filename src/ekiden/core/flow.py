@@ -189,7 +189,10 @@ def _read_phase(flow: str, number: int, cls: type[Phase]) -> PhaseSpec:
     where = f"flow {flow!r}, phase {number} ({getattr(cls, '__name__', cls)})"
     if not (inspect.isclass(cls) and issubclass(cls, Phase)):
         raise FlowError(f"{where}: a phase is a subclass of ekiden.Phase")
-    instance = cls()
+    try:
+        instance = cls()
+    except TypeError as error:
+        raise FlowError(f"{where}: a phase is made without arguments: {error}") from error
     each = getattr(instance, "each", None)
     has_execute = hasattr(instance, "execute")
     if each is not None and not has_execute:
@@ -238,5 +241,5 @@ def _read_phase(flow: str, number: int, cls: type[Phase]) -> PhaseSpec:
 def _hints(run: Callable[..., Any], where: str) -> dict[str, Any]:
     try:
         return get_type_hints(run)
-    except NameError as error:
+    except (NameError, AttributeError) as error:
         raise FlowError(f"{where}: the annotation {error.name!r} cannot be found") from error

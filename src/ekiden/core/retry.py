@@ -55,8 +55,10 @@ def decide_retry(
     ceiling = min(MAX_DELAY, base * 2 ** min(tries - 1, 20))
     delay = ceiling * jitter
     if retry_after is not None:
-        asked = timedelta(seconds=max(0.0, retry_after))
-        if asked > MAX_RETRY_AFTER:
-            return GiveUp(f"asked to wait {asked}, longer than the {MAX_RETRY_AFTER} we allow")
-        delay += asked
+        # Compared as a number: another machine wrote it, and 1e12 seconds are no timedelta.
+        if retry_after > MAX_RETRY_AFTER.total_seconds():
+            return GiveUp(
+                f"asked to wait {retry_after:g} s, longer than the {MAX_RETRY_AFTER} we allow"
+            )
+        delay += timedelta(seconds=max(0.0, retry_after))
     return Retry(delay)
