@@ -225,7 +225,8 @@ async def measure(dsn: str, arguments: argparse.Namespace) -> dict[str, float]:
 def report(found: dict[str, float]) -> str:
     ratio = found["hop_p50_ms_1"] / found["bare_commit_p50_ms"]
     lines = [
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, fsync on",
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "PostgreSQL 18 of the wheel, default durability (fsync on)",
         "",
         f"{'':32}{'p50':>10}{'p99':>10}{'N':>9}",
     ]

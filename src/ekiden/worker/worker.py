@@ -88,6 +88,7 @@ class Worker:
         self._more = True  # whether the queue may hold something for us
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._look_at = 0.0  # loop time of the next look that nobody asks for
         self._cut_short = False
         self._doubt = asyncio.Event()  # the answer of a claim was lost
         self.ready = asyncio.Event()
@@ -245,30 +246,32 @@ class Worker:
                     self._look_again()
 
     async def _claim_until_stopped(self) -> None:
+        clock = asyncio.get_running_loop().time
         pause = 0.1
         while not self._stopping.is_set():
             self._wake.clear()
             try:
-                due_in = await self._fill()
+                await self._fill()
                 self.ready.set()
                 pause = 0.1
             except DatabaseError as error:
                 telemetry.emit("database_lost", error=str(error), next_try_s=round(pause, 2))
-                due_in = pause
                 self._more = True
                 self._doubt.set()
+                self._look_at = clock() + pause
                 pause = min(pause * 2, self._options.poll_interval)
             if not self._doorbell.listening:
-                due_in = min(due_in, self._options.poll_interval)
+                self._look_at = min(self._look_at, clock() + self._options.poll_interval)
             with suppress(TimeoutError):
-                async with asyncio.timeout(due_in):
+                async with asyncio.timeout_at(self._look_at):
                     await self._wake.wait()
-                    continue
-            self._more = True  # the timer rang: something is due, or the net beneath
+            if clock() >= self._look_at:
+                self._more = True  # something is due, or the net beneath the bell
+                self._look_at = clock() + SWEEP
 
-    async def _fill(self) -> float:
-        """Claim while there is room and something is due; return seconds until the next look."""
-        sweep = SWEEP * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+    async def _fill(self) -> None:
+        """Claim while there is room and something may be due; note when to look again."""
+        clock = asyncio.get_running_loop().time
         while self._free > 0 and self._more:
             self._more = False  # a ring from here on counts again
             asked = self._free
@@ -281,10 +284,11 @@ class Worker:
                 self._more = True
                 continue
             due = await self._tasks.next_due(list(self._flow_of), self._options.only_session)
+            pause = SWEEP * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
             if due is not None:
                 # Due now and still not ours: somebody else is claiming it this very moment.
-                sweep = min(sweep, due if due > 0 else CONTENDED)
-        return sweep
+                pause = min(pause, due if due > 0 else CONTENDED)
+            self._look_at = clock() + pause
 
     async def _start(self, claimed: list[ClaimedTask]) -> None:
         self._free -= len(claimed)
