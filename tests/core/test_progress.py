@@ -133,7 +133,7 @@ def test_between_two_steps_of_a_phase_it_runs_and_is_not_complete():
     assert phase["status"] == "RUNNING"
     assert [
         (s["step"], s["status"], s["tasks"], s["completed"], s["open"]) for s in phase["steps"]
-    ] == [  # fmt: skip  # noqa: E501
+    ] == [  # fmt: skip
         ("THINK", "COMPLETED", 1, 1, 0),
         ("EXECUTE", "RUNNING", 4, 2, 2),
         ("INTEGRATE", "PENDING", 0, 0, 0),
