@@ -112,3 +112,36 @@ async def _migrate(connection: asyncpg.Connection) -> list[str]:
     finally:
         await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
     return applied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaState:
+    """What a database has, beside what this version of Ekiden knows."""
+
+    server: str  # PostgreSQL's version, e.g. "18.6"
+    applied: int  # the newest migration that was applied; 0 is none
+    known: int
+
+
+async def look(dsn: str) -> SchemaState:
+    """Return the state of a database's schema and change nothing.
+
+    Raises:
+        DatabaseUnreachable: no connection.
+    """
+    connection = await connect(dsn)
+    try:
+        with translated(dsn):
+            version = connection.get_server_version()
+            applied = 0
+            if await connection.fetchval("SELECT to_regclass('ekiden.migrations')") is not None:
+                applied = await connection.fetchval(
+                    "SELECT coalesce(max(number), 0) FROM ekiden.migrations"
+                )
+            return SchemaState(
+                server=f"{version.major}.{version.micro}",  # asyncpg: 18.6 is (18, 0, 6)
+                applied=applied,
+                known=load_migrations()[-1].number,
+            )
+    finally:
+        await connection.close()

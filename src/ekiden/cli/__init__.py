@@ -1,0 +1,1 @@
+"""The command line: where settings become concrete parts, and people meet them."""

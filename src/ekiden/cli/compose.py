@@ -1,0 +1,202 @@
+"""Builds the concrete parts out of the settings: database, provider, search, worker."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import asyncpg
+import uvloop
+
+from ekiden.cli.late import LateProvider, LateSearch
+from ekiden.config import Settings
+from ekiden.errors import ModelError
+from ekiden.flows.registry import CompiledFlow
+from ekiden.providers.choose import ProviderSettings, choose, describe
+from ekiden.providers.models import Progress
+from ekiden.providers.protocol import Provider
+from ekiden.search.documents import DocumentSearch
+from ekiden.search.protocol import SearchEngine
+from ekiden.store.connection import open_pool
+from ekiden.store.documents import Documents
+from ekiden.store.embedded import EmbeddedServer
+from ekiden.store.migrate import migrate
+from ekiden.store.sessions import Sessions
+from ekiden.worker.worker import Worker, WorkerOptions
+
+T = TypeVar("T")
+
+Tell = Callable[[str], None]
+
+
+class Database:
+    """DATABASE_URL, or the embedded server for as long as this is open.
+
+    Open it in the main thread, before the event loop: the kernel binds the server's life to the
+    thread that starts it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.database_url.get_secret_value()
+        self.server = None if self._url else EmbeddedServer(settings.home)
+
+    def __enter__(self) -> Self:
+        if self.server is not None:
+            self.server.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.server is not None:
+            self.server.stop()
+
+    def dsn(self) -> str:
+        """Return how to connect; starts the embedded server again if its owner took it along."""
+        return self._url if self.server is None else self.server.ensure()
+
+
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine on the fast loop."""
+    return uvloop.run(main)
+
+
+@asynccontextmanager
+async def open_store(database: Database) -> AsyncIterator[tuple[asyncpg.Pool, Sessions]]:
+    """Connect, bring the schema up to date, and give the pool and the sessions.
+
+    Raises:
+        DatabaseUnreachable: says which address.
+        MigrationError: the schema does not fit this version.
+    """
+    dsn = database.dsn()
+    await migrate(dsn)
+    async with open_pool(dsn) as pool:
+        yield pool, Sessions(pool, dsn)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a worker needs besides its flows."""
+
+    provider: Provider
+    model: str  # the provider, in words
+    search: SearchEngine
+    documents: Documents
+
+
+@asynccontextmanager
+async def open_parts(
+    settings: Settings,
+    pool: asyncpg.Pool,
+    dsn: str,
+    *,
+    progress: Progress | None = None,
+    tell: Tell | None = None,
+) -> AsyncIterator[Parts]:
+    """Build provider and search.
+
+    Args:
+        settings: decide which.
+        pool: connections for the documents.
+        dsn: where those are.
+        progress: hears about the download of the embedded model, from another thread.
+        tell: hears about the demo corpus, in sentences.
+
+    Raises:
+        SettingsError: EKIDEN_MODEL or what it needs is wrong.
+    """
+    async with AsyncExitStack() as stack:
+        provider = await build_provider(settings, progress)
+        stack.push_async_callback(provider.close)
+        documents = Documents(pool, dsn)
+        search: SearchEngine
+        if key := settings.perplexity_api_key.get_secret_value():
+            from ekiden.search.perplexity import PerplexitySearch
+
+            web = PerplexitySearch(key)
+            stack.push_async_callback(web.aclose)
+            search = web
+        else:
+            search = LateSearch(DocumentSearch(documents), documents, settings.home, tell)
+        yield Parts(provider=provider, model=describe(provider), search=search, documents=documents)
+
+
+async def build_provider(settings: Settings, progress: Progress | None = None) -> Provider:
+    """Return the provider that the settings and this machine give.
+
+    Raises:
+        SettingsError: EKIDEN_MODEL or what it needs is wrong.
+    """
+    chosen_by = provider_settings(settings)
+    try:
+        provider = await choose(chosen_by)
+    except ModelError:
+        # The server at OPENAI_BASE_URL is down. It may be back when a step asks; until then each
+        # step fails with the reason, is retried, and the session says why.
+        return LateProvider(chosen_by)
+    if provider.name == "embedded" and progress is not None:
+        from ekiden.providers.embedded import EmbeddedModel
+
+        return EmbeddedModel(settings.home, progress)
+    return provider
+
+
+def provider_settings(settings: Settings) -> ProviderSettings:
+    """Return the part of the settings that decides who answers."""
+    return ProviderSettings(
+        home=settings.home,
+        model=settings.model or None,
+        openai_api_key=settings.openai_api_key.get_secret_value() or None,
+        openai_base_url=settings.openai_base_url or None,
+        perplexity_api_key=settings.perplexity_api_key.get_secret_value() or None,
+        anthropic_api_key=settings.anthropic_api_key.get_secret_value() or None,
+    )
+
+
+def build_worker(
+    settings: Settings,
+    database: Database,
+    flows: Sequence[CompiledFlow],
+    parts: Parts,
+    *,
+    only_session: str | None = None,
+    drain: float = 30.0,
+) -> Worker:
+    """Return a worker, not yet running."""
+    return Worker(
+        database.dsn,
+        flows,
+        provider=parts.provider,
+        search=parts.search,
+        model=f"{parts.provider.name}:{parts.provider.model}",
+        options=WorkerOptions(
+            capacity=settings.worker_batch_size,
+            poll_interval=settings.worker_poll_interval / 1000,
+            drain=drain,
+            only_session=only_session,
+        ),
+    )
+
+
+def actor() -> str:
+    """Return who sits at this terminal, for the record of a review."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as containers have
+        return "cli"
+
+
+def is_embedded_model_missing(provider: Provider, home: Path) -> bool:
+    """Return whether the embedded model would have to be fetched first."""
+    from ekiden.providers.models import embedded_model
+
+    return provider.name == "embedded" and embedded_model(home) is None

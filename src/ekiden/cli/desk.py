@@ -1,0 +1,219 @@
+"""What ``ekiden sessions`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+
+from ekiden.cli import exits
+from ekiden.cli.compose import Database, actor, open_store, run_async
+from ekiden.cli.words import ago, camel, clean, one_line, readable, table, to_json
+from ekiden.config import load_settings
+from ekiden.core.model import SessionState
+from ekiden.core.records import DraftLine
+from ekiden.errors import EkidenError
+from ekiden.store.sessions import Sessions
+
+T = TypeVar("T")
+
+
+def show_list(*, status: str | None, flow: str | None, limit: int, machine: bool) -> None:
+    """Print a table of sessions."""
+    if status is not None:
+        status = status.upper()
+        if status not in set(SessionState):
+            exits.usage(f"--status {status}: must be one of {', '.join(SessionState)}")
+    found = _with_sessions(lambda s: s.find(status=status, flow=flow, limit=limit))
+    if machine:
+        typer.echo(to_json(camel(found)))
+        return
+    if not found:
+        typer.echo("No sessions. Make one: ekiden run viral --theme coffee")
+        return
+    now = datetime.now(UTC)
+    rows = [
+        [s.id, s.flow, s.status, f"{s.phase} {s.step}", ago(s.updated_at, now), s.title]
+        for s in found
+    ]
+    typer.echo("\n".join(table(["ID", "FLOW", "STATUS", "AT", "CHANGED", "TITLE"], rows)))
+
+
+def show(session_id: str, *, machine: bool) -> None:
+    """Print progress and outputs."""
+
+    async def look(sessions: Sessions) -> tuple[Any, ...]:
+        return (
+            await sessions.get(session_id),
+            await sessions.progress(session_id),
+            await sessions.revisions(session_id),
+            await sessions.drafts(session_id),
+        )
+
+    session, progress, revisions, drafts = _with_sessions(look)
+    if machine:
+        told = {
+            "sessionId": session.id,
+            "status": session.status,
+            "input": session.input,
+            "progress": progress,
+            "revisions": camel(revisions),
+            "drafts": camel(drafts),
+        }
+        typer.echo(to_json(told))
+        return
+    lines = [
+        f"Session  {session.id}",
+        f"Flow     {session.flow} ({session.flow_title}), version {session.flow_version}",
+        f"Title    {one_line(session.title)}",
+        f"Status   {session.status}",
+        "Input",
+        *readable(session.input, "  "),
+        "Phases",
+        *(_phase_line(phase) for phase in progress["phases"]),
+    ]
+    if progress["error"]:
+        lines += ["Error", *readable(progress["error"], "  ")]
+    for revision in revisions:
+        title = progress["phases"][revision.phase - 1]["title"]
+        state = "approved" if revision.approved_at else "waits for approval"
+        lines += [
+            "",
+            f"── Output of phase {revision.phase}: {title} "
+            f"(revision {revision.id} by {revision.author}, {state})",
+            *readable(revision.output, "  "),
+        ]
+    typer.echo(clean("\n".join(lines)))
+    if drafts:
+        typer.echo("\n" + _markdown(drafts))
+    if waiting := progress["waitingFor"]:
+        typer.echo(f"\n{waiting['message']}")
+        verb = "sessions approve" if waiting["kind"] == "review" else "resume"
+        typer.echo(f"  ekiden {verb} {session.id}")
+
+
+def _phase_line(phase: dict[str, Any]) -> str:
+    steps = "  ".join(
+        f"{step['step']} {step['status']}"
+        + (f" {step['completed']}/{step['tasks']}" if step["tasks"] > 1 else "")
+        for step in phase["steps"]
+    )
+    return f"  {phase['phase']} {phase['title']}: {steps}"
+
+
+def approve(session_id: str, *, comment: str | None, revision: int | None, machine: bool) -> None:
+    """Pass a gate."""
+
+    async def act(sessions: Sessions) -> dict[str, Any]:
+        await sessions.approve(session_id, actor=actor(), comment=comment, revision=revision)
+        return await sessions.progress(session_id)
+
+    progress = _with_sessions(act)
+    _told(progress, f"Approved. Phase {progress['currentPhase']} may begin.", machine=machine)
+
+
+def change(verb: str, session_id: str, *, machine: bool) -> None:
+    """Pause, resume or cancel."""
+
+    async def act(sessions: Sessions) -> dict[str, Any]:
+        match verb:
+            case "pause":
+                await sessions.pause(session_id, actor=actor())
+            case "resume":
+                await sessions.resume(session_id, actor=actor())
+            case "cancel":
+                await sessions.cancel(session_id, actor=actor())
+        return await sessions.progress(session_id)
+
+    progress = _with_sessions(act)
+    _told(progress, f"Session {session_id} is {progress['status']}.", machine=machine)
+
+
+def _told(progress: dict[str, Any], text: str, *, machine: bool) -> None:
+    if machine:
+        told = {key: progress[key] for key in ("sessionId", "status")} | {"progress": progress}
+        typer.echo(to_json(told))
+        return
+    typer.echo(text)
+    if progress["status"] == "RUNNING":
+        typer.echo(f"A worker goes on with it; or here: ekiden resume {progress['sessionId']}")
+
+
+def export(session_id: str, *, markdown: bool, output: Path | None) -> None:
+    """Write a session."""
+
+    async def gather(sessions: Sessions) -> str:
+        session = await sessions.get(session_id)
+        drafts = await sessions.drafts(session_id)
+        if markdown:
+            return f"# {one_line(session.title)}\n\n{_markdown(drafts)}"
+        tasks = [
+            camel(task)
+            | {
+                "attempts": camel(await sessions.attempts(session_id, task.id)),
+                "calls": camel(await sessions.calls(session_id, task.id)),
+            }
+            for task in await sessions.tasks(session_id)
+        ]
+        return to_json(
+            {
+                "session": camel(session),
+                "progress": await sessions.progress(session_id),
+                "revisions": camel(await sessions.revisions(session_id)),
+                "tasks": tasks,
+                "events": await _events(sessions, session_id),
+                "drafts": camel(drafts),
+            }
+        )
+
+    text = _with_sessions(gather)
+    if output is None:
+        typer.echo(text)
+        return
+    try:
+        output.write_text(text + "\n", "utf-8")
+    except OSError as error:
+        raise EkidenError(f"{output} cannot be written: {error.strerror}") from None
+    typer.echo(f"Written: {output}")
+
+
+async def _events(sessions: Sessions, session_id: str) -> list[Any]:
+    events: list[Any] = []
+    after = 0
+    while batch := await sessions.events(session_id, after=after):
+        events += camel(batch)
+        after = batch[-1].id
+    return events
+
+
+def _markdown(drafts: list[DraftLine]) -> str:
+    if not drafts:
+        return "No drafts: they are made when the last phase completes.\n"
+    parts = []
+    for draft in drafts:
+        text = draft.body.get("text")
+        body = clean(text) if isinstance(text, str) else "\n".join(readable(draft.body))
+        lines = [f"## {draft.number}. {one_line(draft.title)}", "", body]
+        if draft.sources:
+            lines += ["", "Sources:", ""]
+            for source in draft.sources:
+                licence = f", {source['licence']}" if source.get("licence") else ""
+                title, url = one_line(str(source.get("title"))), one_line(str(source.get("url")))
+                lines.append(f"- {title} <{url}>{licence}")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _with_sessions(action: Callable[[Sessions], Awaitable[T]]) -> T:
+    settings = load_settings()
+
+    async def main(database: Database) -> Any:
+        async with open_store(database) as (_, sessions):
+            return await action(sessions)
+
+    with Database(settings) as database:
+        result: T = run_async(main(database))
+        return result

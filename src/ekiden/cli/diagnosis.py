@@ -1,0 +1,193 @@
+"""What ``ekiden doctor`` finds out. It changes nothing in a database of yours."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import SecretStr
+
+from ekiden import __version__
+from ekiden.cli import exits
+from ekiden.cli.compose import Database, provider_settings, run_async
+from ekiden.cli.words import camel, clean, table, to_json
+from ekiden.config import Settings, load_settings, variable_of
+from ekiden.errors import EkidenError
+from ekiden.flows.registry import load_flows
+from ekiden.store.connection import address_of, open_pool
+
+_NEEDED = 500_000_000  # bytes on the disk of EKIDEN_HOME: model, corpus, a young database
+_MARKS = {"ok": "✔", "note": "·", "broken": "✖"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    state: str  # ok, note (works, but know it) or broken
+    message: str
+
+
+def report(*, machine: bool) -> int:
+    """Print what was found; FAILED when something is broken."""
+    settings = load_settings()
+    set_ = _settings(settings)
+    findings = [_python(), _home(settings), _flows()]
+    findings += _with_database(settings)
+    findings.append(run_async(_asked("model", lambda: _model(settings))))
+    broken = any(f.state == "broken" for f in findings)
+    if machine:
+        told = {"version": __version__, "ok": not broken, "settings": set_}
+        typer.echo(to_json(told | {"findings": camel(findings)}))
+        return exits.FAILED if broken else exits.COMPLETED
+    rows = [[s["name"], s["value"], s["from"]] for s in set_]
+    typer.echo("\n".join(table(["SETTING", "VALUE", "FROM"], rows)) + "\n")
+    for finding in findings:
+        typer.echo(clean(f"{_MARKS[finding.state]} {finding.what}: {finding.message}"))
+    typer.echo("\n" + ("Something is broken: see ✖ above." if broken else "All is well."))
+    return exits.FAILED if broken else exits.COMPLETED
+
+
+# -- settings -------------------------------------------------------------------------------------
+
+
+def _settings(settings: Settings) -> list[dict[str, str]]:
+    from dotenv import dotenv_values
+
+    file = dotenv_values(".env") if Path(".env").is_file() else {}
+    told = []
+    for field in Settings.model_fields:
+        name = variable_of(field)
+        if os.environ.get(name):
+            origin = "environment"
+        elif file.get(name):
+            origin = ".env"
+        else:
+            origin = "default"
+        told.append({"name": name, "value": _shown(name, getattr(settings, field)), "from": origin})
+    return told
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, SecretStr):
+        secret = value.get_secret_value()
+        if name == "DATABASE_URL":
+            return address_of(secret) if secret else "(embedded)"
+        return "(set)" if secret else "(not set)"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) or "(not set)"
+
+
+# -- the machine ----------------------------------------------------------------------------------
+
+
+def _python() -> Finding:
+    cores = os.cpu_count() or 1
+    text = f"Ekiden {__version__} on Python {platform.python_version()}, {platform.system()}, "
+    state = "ok" if sys.platform == "linux" else "note"
+    return Finding(what="machine", state=state, message=text + f"{cores} cores")
+
+
+def _home(settings: Settings) -> Finding:
+    home = settings.home
+    there = next(p for p in (home, *home.parents) if p.exists())
+    if not os.access(there, os.W_OK):
+        why = f"{home} cannot be written. Set EKIDEN_HOME to a folder that can."
+        return Finding(what="home", state="broken", message=why)
+    free = shutil.disk_usage(there).free
+    if free < _NEEDED:
+        why = f"{home}: {free / 1e6:.0f} MB free, {_NEEDED / 1e6:.0f} MB are needed."
+        return Finding(what="home", state="broken", message=why)
+    return Finding(what="home", state="ok", message=f"{home}, {free / 1e9:.1f} GB free")
+
+
+def _flows() -> Finding:
+    try:
+        flows = load_flows()
+    except EkidenError as error:
+        return Finding(what="flows", state="broken", message=error.message)
+    names = ", ".join(f"{f.name} ({f.version})" for f in flows)
+    return Finding(what="flows", state="ok", message=names or "none installed; use --flow")
+
+
+# -- what must be asked ---------------------------------------------------------------------------
+
+
+async def _asked(what: str, ask: Callable[[], Awaitable[Finding]]) -> Finding:
+    try:
+        return await ask()
+    except EkidenError as error:
+        return Finding(what=what, state="broken", message=error.message)
+
+
+async def _model(settings: Settings) -> Finding:
+    from ekiden.providers.choose import choose, describe
+    from ekiden.providers.models import embedded_model
+
+    provider = await choose(provider_settings(settings))
+    try:
+        if provider.name == "embedded" and embedded_model(settings.home) is None:
+            text = f"{describe(provider)}. It is fetched when first needed, or by: "
+            return Finding(what="model", state="note", message=text + "ekiden models pull")
+        state = "note" if provider.name == "embedded" else "ok"
+        return Finding(what="model", state=state, message=describe(provider))
+    finally:
+        await provider.close()
+
+
+def _with_database(settings: Settings) -> list[Finding]:
+    try:
+        with Database(settings) as database:
+            return run_async(_database(database))
+    except EkidenError as error:
+        return [Finding(what="database", state="broken", message=error.message)]
+
+
+async def _database(database: Database) -> list[Finding]:
+    from ekiden.store.documents import Documents
+    from ekiden.store.migrate import look
+    from ekiden.store.sessions import Sessions
+
+    dsn = database.dsn()
+    state = await look(dsn)
+    where = f"PostgreSQL {state.server} at {address_of(dsn)}"
+    if database.server is not None:
+        where += " (embedded)"
+    findings = [Finding(what="database", state="ok", message=where)]
+    schema = f"migration {state.applied} of {state.known}"
+    if int(state.server.split(".")[0]) < 15:
+        why = f"{where} is too old: Ekiden needs 15 to 18."
+        return [Finding(what="database", state="broken", message=why)]
+    if state.applied > state.known:
+        why = f"{schema}: the schema is newer than this Ekiden. Upgrade Ekiden here."
+        return [*findings, Finding(what="schema", state="broken", message=why)]
+    if state.applied < state.known:
+        why = f"{schema}. The next command applies the rest, or: ekiden migrate"
+        return [*findings, Finding(what="schema", state="note", message=why)]
+    findings.append(Finding(what="schema", state="ok", message=schema))
+
+    async with open_pool(dsn) as pool:
+        counts = await Documents(pool, dsn).counts()
+        sessions = Sessions(pool, dsn)
+        registered, workers = await sessions.flows(), await sessions.workers()
+    told = ", ".join(f"{source} ({count:,})" for source, count in sorted(counts.items()))
+    none = "none yet; the demo corpus is fetched when first needed. Yours: ekiden sources add PATH"
+    findings.append(Finding(what="documents", state="ok" if told else "note", message=told or none))
+    alive = [w for w in workers if w.state in {"ALIVE", "DRAINING"}]
+    told = "; ".join(f"{w.id} on {w.host} (pid {w.pid}, {w.model}, {w.state})" for w in alive)
+    none = "none runs. Start one: ekiden up, or ekiden worker"
+    findings.append(Finding(what="workers", state="ok" if told else "note", message=told or none))
+    orphans = [f.name for f in registered if not f.has_worker]
+    if alive and orphans:
+        why = f"no living worker knows the newest version of: {', '.join(orphans)}"
+        findings.append(Finding(what="registered flows", state="note", message=why))
+    return findings

@@ -1,0 +1,21 @@
+"""``ekiden doctor``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ekiden.cli import exits
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(short_help="What is set, and what is wrong here.")(doctor)
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False) -> None:
+    """Say what is set, from where, and what is wrong with this machine."""
+    from ekiden.cli import diagnosis
+
+    exits.leave(diagnosis.report(machine=json))

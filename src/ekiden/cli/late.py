@@ -1,0 +1,128 @@
+"""Parts that become what they are when they are first needed.
+
+A flow that asks no model and searches nothing must not download either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from ekiden.errors import DatabaseError, EkidenError, SearchError
+from ekiden.providers.choose import OPENAI_URL, ProviderSettings, choose
+from ekiden.providers.openai_compatible import OpenAICompatible
+from ekiden.providers.protocol import Answer, ModelRequest, Provider, RawAnswer
+from ekiden.search.corpus import ensure_corpus
+from ekiden.search.documents import DocumentSearch
+from ekiden.search.protocol import Source
+from ekiden.store.documents import Documents
+
+
+class LateProvider:
+    """A provider whose server could not be asked yet which models it has.
+
+    Each request tries to choose again, so that a step fails with the reason and heals by itself
+    when the server is back.
+    """
+
+    def __init__(self, settings: ProviderSettings) -> None:
+        self._settings = settings
+        self._chosen: Provider | None = None
+        # Reads answers of the ledger while nothing was chosen yet.
+        self._reader = OpenAICompatible(
+            base_url=settings.openai_base_url or OPENAI_URL,
+            model="unknown",
+            api_key=settings.openai_api_key,
+            name="openai",
+        )
+        self.base_url = self._reader.base_url
+
+    @property
+    def name(self) -> str:
+        """Short name stored with each call."""
+        return self._provider.name
+
+    @property
+    def model(self) -> str:
+        """The model asked; "unknown" until its server has answered once."""
+        return self._provider.model
+
+    @property
+    def _provider(self) -> Provider:
+        return self._chosen or self._reader
+
+    async def send(
+        self, request: ModelRequest, *, on_text: Callable[[str], None] | None = None
+    ) -> RawAnswer:
+        """Send the request; see `Provider.send`."""
+        if self._chosen is None:
+            self._chosen = await choose(self._settings)
+        return await self._chosen.send(request, on_text=on_text)
+
+    def read(self, raw: RawAnswer) -> Answer:
+        """Understand a raw answer; see `Provider.read`."""
+        return self._provider.read(raw)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._reader.close()
+        if self._chosen is not None:
+            await self._chosen.close()
+
+
+class LateSearch:
+    """Searches the documents; fetches the demo corpus first when there are none at all.
+
+    Args:
+        search: over the documents.
+        documents: what it searches.
+        home: EKIDEN_HOME, where the corpus is kept.
+        tell: hears what is fetched, in sentences for people.
+    """
+
+    def __init__(
+        self,
+        search: DocumentSearch,
+        documents: Documents,
+        home: Path,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        self._search = search
+        self._documents = documents
+        self._home = home
+        self._tell = tell
+        self._ready = False
+        self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def name(self) -> str:
+        """What is searched."""
+        return self._search.name
+
+    async def ready(self) -> int:
+        """See to it that there is something to search, and return how many documents there are.
+
+        Raises:
+            SearchError: there is nothing, and the demo corpus cannot be fetched; says what to do.
+        """
+        async with self._one_at_a_time:
+            if not self._ready:
+                try:
+                    if not await self._search.count():
+                        await ensure_corpus(self._documents, self._home, self._tell)
+                except DatabaseError as error:
+                    raise SearchError(f"The documents cannot be kept: {error.message}") from error
+                self._ready = True
+            return await self._search.count()
+
+    async def search(self, query: str, *, limit: int = 5, language: str = "en") -> list[Source]:
+        """Return the best documents; see `SearchEngine.search`."""
+        if not self._ready:
+            await self.ready()
+        return await self._search.search(query, limit=limit, language=language)
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error says to people."""
+    return error.message if isinstance(error, EkidenError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,83 @@
+"""What ``ekiden serve`` does: the API, and nothing that runs steps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+from fastapi import FastAPI
+
+from ekiden.api.app import Server, create_app
+from ekiden.api.settings import ApiSettings, check_bind
+from ekiden.cli import exits
+from ekiden.cli.child import tell_ready, tie_to_supervisor
+from ekiden.cli.compose import Database, open_store, run_async
+from ekiden.cli.listening import listen, where
+from ekiden.config import Settings, load_settings
+from ekiden.store.doorbell import Doorbell
+from ekiden.telemetry import set_up_logging
+
+
+def serve(*, host: str | None, port: int | None, descriptor: int | None) -> int:
+    """Serve the API until SIGTERM or Ctrl-C."""
+    tie_to_supervisor()
+    settings = settings_for(host, port)
+    check_bind(settings.host, settings.api_key.get_secret_value())
+    set_up_logging()
+    with contextlib.ExitStack() as stack:
+        if descriptor is None:
+            listener = stack.enter_context(listen(settings.host, settings.port))
+        else:  # the supervisor's: it stays open when this process is replaced
+            listener = stack.enter_context(socket.socket(fileno=descriptor))
+        database = stack.enter_context(Database(settings))
+        run_async(_serve(settings, database, listener, alone=descriptor is None))
+    return exits.COMPLETED
+
+
+def settings_for(host: str | None, port: int | None) -> Settings:
+    """Return the settings with what the options say on top."""
+    given = {"host": host, "port": port}
+    return load_settings().model_copy(
+        update={name: value for name, value in given.items() if value is not None}
+    )
+
+
+class _Server(Server):
+    """A server that says when it listens, and whose signals are ours.
+
+    uvicorn would kill the process with the signal it caught, after a clean end.
+    """
+
+    def __init__(self, app: FastAPI, settings: ApiSettings, *, listens: Callable[[], None]) -> None:
+        super().__init__(app, settings)
+        self._listens = listens
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._listens()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+async def _serve(
+    settings: Settings, database: Database, listener: socket.socket, *, alone: bool
+) -> None:
+    async with open_store(database) as (_, sessions), Doorbell(database.dsn) as doorbell:
+        api_settings = ApiSettings.of(settings)
+
+        def listens() -> None:
+            tell_ready()
+            if alone:
+                print(f"The API listens at {where(listener)}", flush=True)  # noqa: T201
+
+        app = create_app(sessions, doorbell=doorbell, settings=api_settings)
+        await _Server(app, api_settings, listens=listens).serve(sockets=[listener])
