@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 
 import httpx2
-import pytest
 
 from ekiden.core.model import Options
 from tests.api.relay import Relay
@@ -66,37 +65,35 @@ async def test_options_left_out_come_from_the_settings(client: httpx2.AsyncClien
     assert shown["options"]["workerTimeout"] == 300_000
 
 
-@pytest.mark.parametrize(
-    ("body", "field", "message"),
-    [
-        ({}, "theme", "is required"),
-        ({"theme": 5}, "theme", "must be text"),
-        ({"theme": "x" * 41}, "theme", "must have at most 40 characters"),
-        ({"theme": ""}, "theme", "must have at least 1 characters"),
-        ({"theme": "t", "colour": 1}, "colour", "is not known here"),
-        ({"theme": "t", "count": "two"}, "count", "must be a whole number or null"),
-        ({"theme": "t", "count": 11}, "count", "must be at most 10"),
-        ({"theme": "t", "tone": "shrill"}, "tone", "must be one of: calm, loud"),
-        ({"theme": "t", "tags": ["ok", "too long"]}, "tags.1", "must have at most 5 characters"),
-        ({"input": {"theme": "t"}, "tittle": "x"}, "tittle", "is not known here"),
-        ({"theme": "t", "options": {"maxRetries": 101}}, "options.maxRetries", None),
-        ({"theme": "t", "options": {"maxRetries": True}}, "options.maxRetries", None),
-        ({"theme": "t", "options": {"retries": 1}}, "options.retries", "is not known here"),
-        ({"theme": "t", "start": "yes"}, "start", None),
-        ({"theme": "t", "title": ""}, "title", None),
-        (["tea"], "", "must be a JSON object: the session's input"),
-    ],
-)
-async def test_input_that_does_not_fit_is_refused_by_field(
-    client: httpx2.AsyncClient, base: str, body: object, field: str, message: str | None
-):
-    answer = await client.post(f"{base}/create", json=body)
-    assert answer.status_code == 422
-    assert answer.headers["content-type"] == "application/problem+json"
-    (problem,) = answer.json()["errors"]
-    assert problem["field"] == field
-    assert message is None or problem["message"] == message
-    assert (await client.get(base)).json()["sessions"] == []
+MISFITS = [
+    ({}, "theme", "is required"),
+    ({"theme": 5}, "theme", "must be text"),
+    ({"theme": "x" * 41}, "theme", "must have at most 40 characters"),
+    ({"theme": ""}, "theme", "must have at least 1 characters"),
+    ({"theme": "t", "colour": 1}, "colour", "is not known here"),
+    ({"theme": "t", "count": "two"}, "count", "must be a whole number or null"),
+    ({"theme": "t", "count": 11}, "count", "must be at most 10"),
+    ({"theme": "t", "tone": "shrill"}, "tone", "must be one of: calm, loud"),
+    ({"theme": "t", "tags": ["ok", "too long"]}, "tags.1", "must have at most 5 characters"),
+    ({"input": {"theme": "t"}, "tittle": "x"}, "tittle", "is not known here"),
+    ({"theme": "t", "options": {"maxRetries": 101}}, "options.maxRetries", None),
+    ({"theme": "t", "options": {"maxRetries": True}}, "options.maxRetries", None),
+    ({"theme": "t", "options": {"retries": 1}}, "options.retries", "is not known here"),
+    ({"theme": "t", "start": "yes"}, "start", None),
+    ({"theme": "t", "title": ""}, "title", None),
+    (["tea"], "", "must be a JSON object: the session's input"),
+]
+
+
+async def test_input_that_does_not_fit_is_refused_by_field(client: httpx2.AsyncClient, base: str):
+    for body, field, message in MISFITS:
+        answer = await client.post(f"{base}/create", json=body)
+        assert answer.status_code == 422, body
+        assert answer.headers["content-type"] == "application/problem+json"
+        (problem,) = answer.json()["errors"]
+        assert problem["field"] == field
+        assert message is None or problem["message"] == message
+        assert (await client.get(base)).json()["sessions"] == []
 
 
 async def test_every_field_that_does_not_fit_is_named(client: httpx2.AsyncClient, base: str):
@@ -126,24 +123,23 @@ async def test_an_empty_key_is_refused(client: httpx2.AsyncClient, base: str):
         assert answer.json()["errors"][0]["field"] == "Idempotency-Key"
 
 
-@pytest.mark.parametrize(
-    "path", ["", "/progress", "/tasks", "/tasks/1/attempts", "/drafts", "/events"]
-)
-async def test_what_is_not_there_is_404(
-    relay: Relay, client: httpx2.AsyncClient, base: str, path: str
-):
+VIEWS = ["", "/progress", "/tasks", "/tasks/1/attempts", "/drafts", "/events"]
+
+
+async def test_what_is_not_there_is_404(relay: Relay, client: httpx2.AsyncClient, base: str):
     session_id = await created(client)
     await relay.open("other")
-    for session in (
-        f"{base}/0198c0de-0000-7000-8000-000000000000",
-        f"{base}/no-uuid",
-        f"{base}/%00",
-        f"/api/other/cot-session/{session_id}",
-        f"/api/nosuch/cot-session/{session_id}",
-    ):
-        answer = await client.get(session + path)
-        assert answer.status_code == 404, session
-        assert answer.json()["type"] == "urn:ekiden:problem:not-found"
+    for path in VIEWS:
+        for session in (
+            f"{base}/0198c0de-0000-7000-8000-000000000000",
+            f"{base}/no-uuid",
+            f"{base}/%00",
+            f"/api/other/cot-session/{session_id}",
+            f"/api/nosuch/cot-session/{session_id}",
+        ):
+            answer = await client.get(session + path)
+            assert answer.status_code == 404, session
+            assert answer.json()["type"] == "urn:ekiden:problem:not-found"
 
 
 async def test_an_unknown_flow_is_404(client: httpx2.AsyncClient):
@@ -310,22 +306,22 @@ async def test_a_result_from_outside_counts_under_its_token_only(
     assert again.delivered == '{"plan":[1,2.5,"x"]}'
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"taskId": 1, "attempt": 1}, "result"),
-        ({"taskId": 2**63, "attempt": 1, "result": 1}, "taskId"),
-        ({"taskId": 1, "attempt": 2**31, "result": 1}, "attempt"),
-        ({"taskId": "1", "attempt": 1, "result": 1}, "taskId"),
-        ({"taskId": 1, "attempt": 1, "result": 1, "token": 1}, "token"),
-    ],
-)
+MISDELIVERIES = [
+    ({"taskId": 1, "attempt": 1}, "result"),
+    ({"taskId": 2**63, "attempt": 1, "result": 1}, "taskId"),
+    ({"taskId": 1, "attempt": 2**31, "result": 1}, "attempt"),
+    ({"taskId": "1", "attempt": 1, "result": 1}, "taskId"),
+    ({"taskId": 1, "attempt": 1, "result": 1, "token": 1}, "token"),
+]
+
+
 async def test_a_delivery_that_does_not_fit_is_refused_by_field(
-    client: httpx2.AsyncClient, base: str, body: object, field: str
+    client: httpx2.AsyncClient, base: str
 ):
-    answer = await client.post(f"{base}/{await created(client)}/continue-async", json=body)
-    assert answer.status_code == 422
-    assert [e["field"] for e in answer.json()["errors"]] == [field]
+    for body, field in MISDELIVERIES:
+        answer = await client.post(f"{base}/{await created(client)}/continue-async", json=body)
+        assert answer.status_code == 422
+        assert [e["field"] for e in answer.json()["errors"]] == [field]
 
 
 async def test_attempts_and_calls_of_a_task_are_shown(
