@@ -10,7 +10,7 @@ import orjson
 from ekiden.core import records
 from ekiden.core.model import Event, Options
 from ekiden.core.progress import progress
-from ekiden.errors import Conflict, NoGate, NotFound, StaleRevision, UnknownFlow
+from ekiden.errors import Conflict, DatabaseError, NoGate, NotFound, StaleRevision, UnknownFlow
 from ekiden.store.connection import address_of, parse_session_id, translated
 from ekiden.store.queries import sql
 
@@ -54,6 +54,20 @@ class Sessions:
     async def _row(self, query: str, *args: Any) -> asyncpg.Record | None:
         with translated(self._dsn):
             return await self._pool.fetchrow(sql(query), *args)
+
+    async def _decide(self, query: str, session_id: str, *args: Any) -> asyncpg.Record | None:
+        """Run the statement of a decision once the session's lock is ours.
+
+        Two statements: the second takes its snapshot after the wait, and so misses nothing of
+        the hand-off that held the lock.
+        """
+        with translated(self._dsn):
+            async with (
+                self._pool.acquire() as connection,
+                connection.transaction(isolation="read_committed"),
+            ):
+                await connection.execute(sql("lock_session"), session_id)
+                return await connection.fetchrow(sql(query), session_id, *args)
 
     # -- what people do -----------------------------------------------------------------------
 
@@ -103,7 +117,7 @@ class Sessions:
             NotFound: no such session.
             Conflict: the session is not RUNNING; the message says what to do instead.
         """
-        row = await self._row("start_session", parse_session_id(session_id))
+        row = await self._decide("start_session", parse_session_id(session_id))
         status = _status(row, session_id)
         if status != "RUNNING":
             raise Conflict(_instead(status, session_id))
@@ -132,21 +146,20 @@ class Sessions:
             NotFound: no such session.
             NoGate: it is not waiting at a gate.
             StaleRevision: the output changed since ``revision``.
+            Conflict: the key was used for another decision.
         """
         session_id = parse_session_id(session_id)
-        if idempotency_key is not None:
-            seen = await self._row("review_by_key", idempotency_key)
-            if seen is not None:
-                if seen["session_id"] != session_id or seen["verb"] != "approve":
-                    raise Conflict("This Idempotency-Key was used for another decision.")
-                return
+        if await self._decided(session_id, "approve", idempotency_key):
+            return
         try:
-            row = await self._row(
+            row = await self._decide(
                 "approve_gate", session_id, revision, actor, comment, idempotency_key
             )
-        except Exception as error:
-            # Two clicks with one key at the same moment: the other one was this decision.
-            if isinstance(error.__cause__, asyncpg.UniqueViolationError) and idempotency_key:
+        except DatabaseError as error:
+            # The key was used beside us.
+            if isinstance(error.__cause__, asyncpg.UniqueViolationError) and await self._decided(
+                session_id, "approve", idempotency_key
+            ):
                 return
             raise
         status = _status(row, session_id)
@@ -154,13 +167,24 @@ class Sessions:
         if row["passed"]:
             return
         if status != "AWAITING_REVIEW":
-            if idempotency_key and await self._row("review_by_key", idempotency_key):
+            if await self._decided(session_id, "approve", idempotency_key):
                 return
             raise NoGate(f"Session {session_id} is {status}: there is no gate to pass.")
         raise StaleRevision(
             f"The output of phase {row['phase']} is now revision {row['revision_id']}, "
             f"you looked at {revision}. Look again, then decide."
         )
+
+    async def _decided(self, session_id: str, verb: str, key: str | None) -> bool:
+        """Whether this decision was taken already under this key.
+
+        Raises:
+            Conflict: the key stands for another decision.
+        """
+        row = await self._row("review_by_key", key) if key is not None else None
+        if row is not None and (row["session_id"], row["verb"]) != (session_id, verb):
+            raise Conflict("This Idempotency-Key was used for another decision.")
+        return row is not None
 
     async def pause(self, session_id: str, *, actor: str) -> None:
         """Let what runs end and start nothing new.
@@ -190,7 +214,7 @@ class Sessions:
         await self._change("cancel_session", session_id, actor, already="CANCELLED")
 
     async def _change(self, query: str, session_id: str, actor: str, *, already: str) -> None:
-        row = await self._row(query, parse_session_id(session_id), actor)
+        row = await self._decide(query, parse_session_id(session_id), actor)
         status = _status(row, session_id)
         assert row is not None
         if not row["changed"] and status != already:

@@ -26,6 +26,11 @@ SELECT id::text, false FROM ekiden.sessions
 WHERE idempotency_key = $9 AND NOT EXISTS (SELECT FROM made)
 LIMIT 1;
 
+-- name: lock_session
+-- Takes the lock of a session, before a decision over it in the same transaction. The decision's own
+-- statement then sees what a hand-off committed while we waited: its tasks, its revision.
+SELECT FROM ekiden.sessions WHERE id = $1 FOR UPDATE;
+
 -- name: start_session
 -- process-async: lets the held tasks of a running session go. Safe to repeat.
 WITH locked AS MATERIALIZED (
@@ -130,15 +135,17 @@ WITH locked AS MATERIALIZED (
     FROM locked l
     WHERE s.id = l.id AND l.status IN ('RUNNING', 'AWAITING_REVIEW', 'PAUSED', 'FAILED')
     RETURNING s.id
-), running AS MATERIALIZED (
-    SELECT t.id, t.attempt, t.worker_id, t.started_at FROM ekiden.api_tasks t, ended e
-    WHERE t.session_id = e.id AND t.status = 'RUNNING'
+), live AS MATERIALIZED (
+    -- Locked, and so up to date: a claim does not wait for the session's lock.
+    SELECT t.id, t.status, t.attempt, t.worker_id, t.started_at FROM ekiden.api_tasks t, ended e
+    WHERE t.session_id = e.id AND t.status IN ('QUEUED', 'RUNNING', 'FAILED') FOR UPDATE OF t
 ), dropped AS (
     UPDATE ekiden.api_tasks t SET status = 'CANCELLED', queued = false, awaiting = false
-    FROM ended e WHERE t.session_id = e.id AND t.status IN ('QUEUED', 'RUNNING', 'FAILED')
+    FROM live l WHERE t.id = l.id
 ), history AS (
     INSERT INTO ekiden.attempts (task_id, number, worker_id, outcome, started_at, finished_at)
-    SELECT id, attempt, worker_id, 'CANCELLED', started_at, ekiden.now() FROM running
+    SELECT id, attempt, worker_id, 'CANCELLED', started_at, ekiden.now() FROM live
+    WHERE status = 'RUNNING'
 ), told AS (
     INSERT INTO ekiden.events (session_id, type, data)
     SELECT id, 'session_cancelled', json_build_object('actor', $2::text) FROM ended

@@ -72,7 +72,8 @@ WITH done AS MATERIALIZED (
     UPDATE ekiden.api_tasks t
     SET status = 'COMPLETED', result = d.result::json, reads = d.reads::smallint[], error = NULL,
         completed_at = (SELECT now FROM clock)
-    FROM done d JOIN locked l ON l.id = d.session_id
+    FROM done d
+    JOIN locked l ON l.id = d.session_id AND l.status IN ('RUNNING', 'PAUSED', 'FAILED')
     WHERE t.id = d.task_id AND t.attempt = d.attempt AND t.status = d.running
     RETURNING t.id, t.session_id, t.flow_id, t.phase, t.step, t.generation, t.attempt, t.worker_id,
               t.started_at, l.status AS session_status, l.open_tasks, d.ord, d.event, d.next_phase,
