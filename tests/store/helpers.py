@@ -100,7 +100,7 @@ class Relay:
 
     async def task(self, task_id: int, columns: str = "status") -> Any:
         """Return one column of a task, or several."""
-        found = await self.row(f"SELECT {columns} FROM ekiden.api_tasks WHERE id = $1", task_id)
+        found = await self.row(f"SELECT {columns} FROM ekiden.api_tasks t WHERE id = $1", task_id)
         return found[0] if len(found) == 1 else found
 
     async def cursor(self, session_id: str) -> tuple[Any, ...]:
