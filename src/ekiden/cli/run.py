@@ -60,7 +60,7 @@ def run(  # noqa: PLR0917 - typer calls it by name
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="FLOW [--FIELD VALUE]...",
+            metavar="FLOW [--FIELD VALUE]",
             help="The flow, and the fields of its input as options.",
         ),
     ],

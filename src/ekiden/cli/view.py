@@ -23,7 +23,13 @@ from ekiden.core.model import Event
 _SEEN_AS_EVENTS = frozenset(
     {"attempt_retried", "attempt_failed", "attempt_refused", "tasks_rescued"}
 )
-_MARKS = {"COMPLETED": ("✔", "green"), "FAILED": ("✖", "red"), "CANCELLED": ("✖", "yellow")}
+_MARKS = {
+    "PENDING": ("·", "dim"),
+    "HELD": ("‖", "yellow"),
+    "COMPLETED": ("✔", "green"),
+    "FAILED": ("✖", "red"),
+    "CANCELLED": ("✖", "yellow"),
+}
 
 
 class View:
@@ -172,11 +178,8 @@ class LiveView(View):
         return Group(*parts)
 
     def _row(self, phase: dict[str, Any]) -> list[RenderableType]:
-        mark: RenderableType
-        if phase["status"] == "RUNNING":
-            mark = self._spinner
-        else:
-            mark = Text(*_MARKS.get(phase["status"], ("·", "dim")))
+        known = _MARKS.get(phase["status"])
+        mark: RenderableType = Text(*known) if known else self._spinner
         style = "dim" if phase["status"] == "PENDING" else ""
         return [
             mark,

@@ -1,0 +1,118 @@
+"""Looking at sessions and deciding, whether or not anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.program import TOY, Program
+
+
+@pytest.fixture
+async def at_gate(program: Program) -> str:
+    """A session that waits at its first gate."""
+    ended = await program.run("run", "toy", "--flow", TOY, "--name", "remote work", "--json")
+    session_id: str = ended.json["sessionId"]
+    return session_id
+
+
+async def told(program: Program, *words: str) -> Any:
+    ended = await program.run("sessions", *words, "--json")
+    assert ended.code == 0, ended.err
+    return ended.json
+
+
+async def test_list_shows_a_table_and_finds_by_status(program: Program, at_gate: str) -> None:
+    table = (await program.run("sessions", "list")).out.splitlines()
+    assert table[0].split() == ["ID", "FLOW", "STATUS", "AT", "CHANGED", "TITLE"]
+    assert table[1].startswith(f"{at_gate}  toy   AWAITING_REVIEW  1 INTEGRATE")
+    assert table[1].endswith("remote work")
+    assert await told(program, "list", "--status", "completed") == []
+
+
+async def test_show_has_progress_and_outputs(program: Program, at_gate: str) -> None:
+    text = (await program.run("sessions", "show", at_gate)).out
+    assert "1 Collect numbers: THINK COMPLETED  EXECUTE COMPLETED 3/3" in text
+    assert "total: 14" in text
+    assert f"ekiden sessions approve {at_gate}" in text
+    shown = await told(program, "show", at_gate)
+    assert shown["revisions"][0]["output"] == {"total": 14}
+
+
+async def test_a_gate_is_passed_once_and_then_there_is_none(program: Program, at_gate: str) -> None:
+    stale = await program.run("sessions", "approve", at_gate, "--revision", "999")
+    assert stale.code == 1
+    assert "999" in stale.err
+    passed = await told(program, "approve", at_gate, "--comment", "good")
+    assert (passed["status"], passed["progress"]["currentPhase"]) == ("RUNNING", 2)
+    again = await program.run("sessions", "approve", at_gate)
+    assert again.code == 1
+    assert "no gate" in again.err
+
+
+async def test_pause_resume_and_cancel(program: Program, at_gate: str) -> None:
+    refused = await program.run("sessions", "pause", at_gate)
+    assert refused.code == 1  # at a gate nothing runs that could be paused
+    await told(program, "approve", at_gate)
+    assert (await told(program, "pause", at_gate))["status"] == "PAUSED"
+    assert (await told(program, "resume", at_gate))["status"] == "RUNNING"
+    assert (await told(program, "cancel", at_gate))["status"] == "CANCELLED"
+    ended = await program.run("resume", at_gate, "--flow", TOY)
+    assert ended.code == 1
+    assert "cancelled" in ended.err
+
+
+async def test_export_has_everything_and_the_drafts_as_markdown(
+    program: Program, tmp_path: Path, at_gate: str
+) -> None:
+    await told(program, "approve", at_gate)
+    assert (await program.run("resume", at_gate, "--flow", TOY)).code == 0
+    file = tmp_path / "all.json"
+    assert (await program.run("sessions", "export", at_gate, "--output", str(file))).code == 0
+    everything = json.loads(file.read_text())
+    assert set(everything) == {"session", "progress", "revisions", "tasks", "events", "drafts"}
+    assert len(everything["tasks"]) == 7
+    assert all(task["attempts"] for task in everything["tasks"])
+    markdown = (await program.run("sessions", "export", at_gate, "--format", "md")).out
+    assert markdown.startswith("# remote work\n\n## 1. The number\n\ndouble: 28\n")
+
+
+async def test_doctor_says_where_settings_come_from_and_hides_secrets(
+    program: Program, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=s3cret\n")
+    ended = await program.run("doctor", "--json")
+    assert ended.code == 0, ended.out
+    found = ended.json
+    origin = {s["name"]: (s["value"], s["from"]) for s in found["settings"]}
+    assert origin["MAX_RETRIES"] == ("3", "default")
+    assert origin["RETRY_DELAY"] == ("0", "environment")
+    assert origin["OPENAI_API_KEY"] == ("(set)", ".env")
+    assert "s3cret" not in ended.out
+    assert {f["what"]: f["state"] for f in found["findings"]}["database"] == "ok"
+
+
+async def test_doctor_exits_1_when_something_is_broken(program: Program) -> None:
+    ended = await program.but(DATABASE_URL="postgresql://x:s3cret@127.0.0.1:1/x").run("doctor")
+    assert ended.code == 1
+    assert "✖ database: PostgreSQL at 127.0.0.1:1" in ended.out
+    assert "s3cret" not in ended.out
+
+
+async def test_sources_are_added_listed_and_removed(program: Program, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "coffee.md").write_text("# Coffee\n\nBrew it slowly.\n")
+    (notes / "image.bin").write_bytes(b"\0")
+    added = await program.run("sources", "add", str(notes))
+    assert added.code == 0, added.err
+    assert "1 documents" in added.out
+    assert "image.bin" in added.err
+    listed = await program.run("sources", "list", "--json")
+    assert listed.json == [{"source": str(notes), "documents": 1}]
+    assert (await program.run("sources", "remove", str(notes))).code == 0
+    assert (await program.run("sources", "remove", str(notes))).code == 1
+    assert (await program.run("sources", "add", str(tmp_path / "gone"))).code == 1
