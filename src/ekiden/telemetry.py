@@ -34,15 +34,20 @@ _LEVELS = {
 }
 
 _log = structlog.get_logger("ekiden")
+_threshold = logging.INFO
 
 
 def emit(event: str, **fields: Any) -> None:
     """Tell an event."""
-    _log.log(_LEVELS.get(event, logging.INFO), event, **fields)
+    level = _LEVELS.get(event, logging.INFO)
+    if level >= _threshold:  # asked here as well: this is called once a step
+        _log.log(level, event, **fields)
 
 
 def set_up_logging(*, level: int = logging.INFO, json: bool | None = None) -> None:
     """Send log lines to stderr: for people in a terminal, JSON otherwise (or as asked)."""
+    global _threshold  # noqa: PLW0603 - set once, by the command that starts
+    _threshold = level
     as_json = not sys.stderr.isatty() if json is None else json
     renderer: Any = (
         structlog.processors.JSONRenderer()

@@ -1,9 +1,6 @@
 """A worker: claims tasks, runs them, commits and goes on with what the commit hands back.
 
-    bell, timer or a free slot → claim → run → commit → run what follows → … → gate or end
-
-The chain of one session stays in one coroutine from claim to gate: no second claim, no query and no
-notification between its steps.
+bell, timer or a free slot → claim → chain (run → commit → run what follows → …) → gate or end
 """
 
 from __future__ import annotations
@@ -12,16 +9,15 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import asyncpg
 
 from ekiden import __version__, telemetry
-from ekiden.core.model import ClaimedTask, WorkerState
-from ekiden.core.retry import MAX_DEATHS, GiveUp, decide_retry
-from ekiden.errors import DatabaseError, StepError
+from ekiden.core.model import WorkerState
+from ekiden.core.retry import MAX_DEATHS
+from ekiden.errors import DatabaseError
 from ekiden.flows.registry import CompiledFlow
 from ekiden.providers.protocol import Provider
 from ekiden.search.protocol import SearchEngine
@@ -30,10 +26,10 @@ from ekiden.store.doorbell import Doorbell
 from ekiden.store.ledger import Ledger
 from ekiden.store.tasks import Tasks
 from ekiden.store.workers import Workers, take_life_sign
+from ekiden.worker.chains import Chains, patiently
 from ekiden.worker.committer import Committer
-from ekiden.worker.executor import Executor, describe
+from ekiden.worker.executor import Executor
 from ekiden.worker.ledger_writer import LedgerWriter
-from ekiden.worker.leg import Leg
 from ekiden.worker.rescuer import Rescuer
 
 SWEEP = 60.0  # seconds between looks that nothing asked for, while the bell works
@@ -83,8 +79,12 @@ class Worker:
         self._model = model
         self._options = options or WorkerOptions()
         self._flow_of: dict[int, CompiledFlow] = {}
-        self._running: dict[int, asyncio.Task[None]] = {}  # by task id
-        self._free = self._options.capacity
+        self._chains = Chains(
+            self._options.capacity,
+            flow_of=self._flow_of,
+            look_again=self._look_again,
+            slot_freed=self._slot_freed,
+        )
         self._more = True  # whether the queue may hold something for us
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -127,6 +127,7 @@ class Worker:
     def stop(self) -> None:
         """Claim nothing more; ``run`` returns once the running steps have ended."""
         self._stopping.set()
+        self._chains.closing = True
         self._wake.set()
 
     async def _set_up(self, stack: AsyncExitStack) -> None:
@@ -140,13 +141,14 @@ class Worker:
             self._dsn,
             self._tasks,
             worker_id=lambda: self.id,
-            holds=self._running.__contains__,
+            holds=self._chains.__contains__,
             left_queued=self._look_again,
         )
+        self._chains.connect(self._tasks, self._executor, self._committer)
         self._rescuer = Rescuer(self._workers, own_id=lambda: self.id)
 
     async def _say_hello(self) -> None:
-        self._flow_of = {}
+        self._flow_of.clear()
         for flow in self._flows:
             flow_id = await self._workers.register_flow(
                 name=flow.name,
@@ -183,7 +185,7 @@ class Worker:
                 await echo.wait(0)
                 try:
                     alive = await self._workers.renew(
-                        self.id, lease=self._options.lease, busy=len(self._running), state=state
+                        self.id, lease=self._options.lease, busy=len(self._chains), state=state
                     )
                     if not alive:
                         await self._begin_anew()
@@ -197,24 +199,14 @@ class Worker:
     async def _begin_anew(self) -> None:
         """Everything this worker holds was rescued: drop it and get a new identity."""
         telemetry.emit("worker_lost", worker=self.id)
-        for task in list(self._running.values()):
-            task.cancel()
+        self._chains.cancel()
         await self._say_hello()
         self._doorbell.reconnect()
 
     async def _drain(self) -> None:
-        if not self._running:
-            return
-        telemetry.emit("worker_draining", worker=self.id, busy=len(self._running))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._options.drain):
-                while self._running:
-                    await asyncio.wait(list(self._running.values()))
-        self._cut_short = bool(self._running)
-        for task in list(self._running.values()):
-            task.cancel()
-        if self._running:
-            await asyncio.wait(list(self._running.values()))
+        if len(self._chains):
+            telemetry.emit("worker_draining", worker=self.id, busy=len(self._chains))
+            self._cut_short = await self._chains.finish(self._options.drain)
 
     async def _let_go(self) -> None:
         """Close the writers and say goodbye; without a database there is no one to tell."""
@@ -235,7 +227,11 @@ class Worker:
 
     def _look_again(self) -> None:
         self._more = True
-        if self._free:
+        if self._chains.free:
+            self._wake.set()
+
+    def _slot_freed(self) -> None:
+        if self._more:
             self._wake.set()
 
     async def _listen(self) -> None:
@@ -272,14 +268,14 @@ class Worker:
     async def _fill(self) -> None:
         """Claim while there is room and something may be due; note when to look again."""
         clock = asyncio.get_running_loop().time
-        while self._free > 0 and self._more:
+        while self._chains.free > 0 and self._more:
             self._more = False  # a ring from here on counts again
-            asked = self._free
+            asked = self._chains.free
             claimed = await self._tasks.claim(
                 self.id, list(self._flow_of), asked, self._options.only_session
             )
             if claimed:
-                await self._start(claimed)
+                await self._chains.start(claimed)
             if len(claimed) == asked:
                 self._more = True
                 continue
@@ -290,22 +286,6 @@ class Worker:
                 pause = min(pause, due if due > 0 else CONTENDED)
             self._look_at = clock() + pause
 
-    async def _start(self, claimed: list[ClaimedTask]) -> None:
-        self._free -= len(claimed)
-        try:
-            data = await self._tasks.load_sessions(list({t.session_id for t in claimed}))
-        except DatabaseError:
-            # Claimed and not startable now: the chain asks for its leg itself, with patience.
-            data = {}
-        for task in claimed:
-            known = data.get(task.session_id)
-            leg = None if known is None else Leg.of(self._flow_of[task.flow_id], known)
-            self._spawn(task, leg)
-
-    def _spawn(self, task: ClaimedTask, leg: Leg | None) -> None:
-        """Give a task a slot that was taken for it already."""
-        self._running[task.id] = asyncio.create_task(self._chain(task, leg))
-
     async def _find_lost_claims(self) -> None:
         """After a claim whose answer was lost: give back what is ours and runs nowhere.
 
@@ -314,132 +294,11 @@ class Worker:
         while True:
             await self._doubt.wait()
             self._doubt.clear()
-            first = {t.id for t in await self._patiently(lambda: self._tasks.held_by(self.id))}
-            lost = first - self._running.keys()
+            first = {t.id for t in await patiently(lambda: self._tasks.held_by(self.id))}
+            lost = {id_ for id_ in first if id_ not in self._chains}
             if not lost:
                 continue
             await asyncio.sleep(LOST_CLAIM)
-            for task in await self._patiently(lambda: self._tasks.held_by(self.id)):
-                if task.id in lost and task.id not in self._running:
-                    await self._give_back(task)
-
-    # -- running ------------------------------------------------------------------------------
-
-    async def _chain(self, task: ClaimedTask, leg: Leg | None) -> None:
-        """Run a task and everything that its completion hands to this worker."""
-        me = self._running[task.id]
-        try:
-            while True:
-                if leg is None or not leg.serves(task):
-                    leg = await self._load(task)
-                handed = await self._attempt(task, leg)
-                if handed is None:
-                    return
-                following, leg = handed
-                del self._running[task.id]
-                task, *others = following
-                leg = replace(leg, generation=task.generation)
-                self._running[task.id] = me
-                for other in others:
-                    self._spawn(other, leg)
-        except asyncio.CancelledError:
-            await self._give_back(task)
-        except Exception as error:  # noqa: BLE001 - ours, not the flow's: the task must not hang
-            ours = describe(error)
-            telemetry.emit("attempt_failed", error=ours.message, reason="worker", **_where(task))
-            await self._patiently(lambda: self._tasks.retry(task, ours, timedelta(seconds=5)))
-        finally:
-            self._running.pop(task.id, None)
-            self._free += 1
-            if self._more:
-                self._wake.set()
-
-    async def _attempt(self, task: ClaimedTask, leg: Leg) -> tuple[list[ClaimedTask], Leg] | None:
-        """Run one attempt and commit it; None when nothing follows here."""
-        try:
-            finished = await self._executor.run(task, leg)
-        except Exception as error:  # noqa: BLE001 - whatever a flow raises ends its attempt
-            await self._attempt_failed(task, leg, error)
-            return None
-        completion = finished.completion
-        extra = 0
-        if self._stopping.is_set():
-            completion.room = 0  # what follows is for someone who stays
-        elif completion.next_count > 1:
-            extra = min(self._free, completion.next_count - 1)
-            self._free -= extra
-            completion.room = 1 + extra
-        used = 0
-        try:
-            following = await self._committer.submit(completion)
-            used = max(0, len(following or ()) - 1)
-        except StepError as error:
-            await self._attempt_failed(task, leg, error)
-            return None
-        finally:
-            self._free += extra - used
-        if following is None:
-            telemetry.emit("attempt_refused", **_where(task))
-            return None
-        telemetry.emit("attempt_completed", **_where(task))
-        return (following, finished.leg) if following else None
-
-    async def _load(self, task: ClaimedTask) -> Leg:
-        data = await self._patiently(lambda: self._tasks.load_sessions([task.session_id]))
-        return Leg.of(self._flow_of[task.flow_id], data[task.session_id])
-
-    async def _attempt_failed(self, task: ClaimedTask, leg: Leg, raised: Exception) -> None:
-        error = describe(raised)
-        tries = task.attempt - task.budget_from
-        verdict = decide_retry(
-            retryable=error.retryable,
-            tries=tries,
-            max_retries=leg.options.max_retries,
-            base=leg.options.retry_delay,
-            jitter=random.random(),  # noqa: S311
-            retry_after=raised.retry_after if isinstance(raised, StepError) else None,
-        )
-        if isinstance(verdict, GiveUp):
-            held = await self._patiently(lambda: self._tasks.fail(task, error))
-            reason = verdict.reason
-            if held:
-                telemetry.emit("attempt_failed", error=error.message, reason=reason, **_where(task))
-        else:
-            delay = verdict.delay
-            held = await self._patiently(lambda: self._tasks.retry(task, error, delay))
-            if held:
-                telemetry.emit(
-                    "attempt_retried",
-                    error=error.message,
-                    retry_in_s=round(delay.total_seconds(), 2),
-                    **_where(task),
-                )
-                self._look_again()  # the timer must know of it, even if its ring is lost
-        if not held:
-            telemetry.emit("attempt_refused", **_where(task))
-
-    async def _give_back(self, task: ClaimedTask) -> None:
-        """Return a task that was stopped in the middle; the attempt does not count."""
-        with suppress(DatabaseError):
-            await self._tasks.release(task)
-
-    async def _patiently(self, action: Callable[[], Any]) -> Any:
-        """Do it, however long the database takes to be there."""
-        pause = 0.05
-        while True:
-            try:
-                return await action()
-            except DatabaseError as error:
-                telemetry.emit("database_lost", error=str(error), next_try_s=round(pause, 2))
-            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
-            pause = min(pause * 2, 5.0)
-
-
-def _where(task: ClaimedTask) -> dict[str, Any]:
-    return {
-        "session": task.session_id,
-        "phase": task.phase,
-        "step": task.step,
-        "task": task.id,
-        "attempt": task.attempt,
-    }
+            for task in await patiently(lambda: self._tasks.held_by(self.id)):
+                if task.id in lost and task.id not in self._chains:
+                    await self._chains.give_back(task)

@@ -1,0 +1,228 @@
+"""Chains: a session's steps, one after the other, in one coroutine from claim to gate.
+
+No second claim, no query and no notification between two steps: the commit of one hands back the
+next. A slot is one coroutine; a fan-out takes as many as are free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from ekiden import telemetry
+from ekiden.core.model import ClaimedTask
+from ekiden.core.retry import GiveUp, decide_retry
+from ekiden.errors import DatabaseError, DatabaseUnreachable, StepError
+from ekiden.flows.registry import CompiledFlow
+from ekiden.store.tasks import Tasks
+from ekiden.worker.committer import Committer
+from ekiden.worker.executor import Executor, describe
+from ekiden.worker.leg import Leg
+
+
+class Chains:
+    """The slots of a worker and what runs in them.
+
+    Args:
+        capacity: how many tasks run at once.
+        flow_of: the flows by their ids, as registered.
+        look_again: called when the queue may hold something for this worker.
+        slot_freed: called when a slot is free again.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        flow_of: dict[int, CompiledFlow],
+        look_again: Callable[[], None],
+        slot_freed: Callable[[], None],
+    ) -> None:
+        self.free = capacity
+        self.closing = False  # hand nothing on to ourselves any more
+        self._look_again = look_again
+        self._slot_freed = slot_freed
+        self._flow_of = flow_of
+        self._running: dict[int, asyncio.Task[None]] = {}  # by task id
+
+    def connect(self, tasks: Tasks, executor: Executor, committer: Committer) -> None:
+        """Say what to run with."""
+        self._tasks = tasks
+        self._executor = executor
+        self._committer = committer
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __contains__(self, task_id: int) -> bool:
+        return task_id in self._running
+
+    async def start(self, claimed: list[ClaimedTask]) -> None:
+        """Give claimed tasks their slots and run them."""
+        self.free -= len(claimed)
+        try:
+            data = await self._tasks.load_sessions(list({t.session_id for t in claimed}))
+        except DatabaseError:
+            data = {}  # each chain asks for its own leg, with patience
+        for task in claimed:
+            known = data.get(task.session_id)
+            leg = None if known is None else Leg.of(self._flow_of[task.flow_id], known)
+            self._spawn(task, leg)
+
+    async def finish(self, seconds: float) -> bool:
+        """Let what runs end; cancel what has not by then, and return whether there was any."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._running:
+                    await asyncio.wait(list(self._running.values()))
+        cut_short = bool(self._running)
+        self.cancel()
+        if self._running:
+            await asyncio.wait(list(self._running.values()))
+        return cut_short
+
+    def cancel(self) -> None:
+        """Stop everything in the middle; each task is given back."""
+        for chain in list(self._running.values()):
+            chain.cancel()
+
+    async def give_back(self, task: ClaimedTask) -> None:
+        """Return a task that was stopped in the middle; the attempt does not count."""
+        with suppress(DatabaseError):
+            await self._tasks.release(task)
+
+    def _spawn(self, task: ClaimedTask, leg: Leg | None) -> None:
+        """Run a task in a slot that was taken for it already."""
+        self._running[task.id] = asyncio.create_task(self._chain(task, leg))
+
+    async def _chain(self, task: ClaimedTask, leg: Leg | None) -> None:
+        """Run a task and everything that its completion hands to this worker."""
+        me = asyncio.current_task()
+        assert me is not None
+        try:
+            while True:
+                if leg is None or not leg.serves(task):
+                    leg = await self._load(task)
+                handed = await self._attempt(task, leg)
+                if handed is None:
+                    return
+                following, leg = handed
+                self._forget(task, me)
+                task, *others = following
+                leg = replace(leg, generation=task.generation)
+                self._running[task.id] = me
+                for other in others:
+                    self._spawn(other, leg)
+        except asyncio.CancelledError:
+            await self.give_back(task)
+        except Exception as error:  # noqa: BLE001 - ours, not the flow's: the task must not hang
+            ours = describe(error)
+            telemetry.emit("attempt_failed", error=ours.message, reason="worker", **_where(task))
+            await patiently(lambda: self._tasks.retry(task, ours, timedelta(seconds=5)))
+        finally:
+            self._forget(task, me)
+            self.free += 1
+            self._slot_freed()
+
+    def _forget(self, task: ClaimedTask, chain: asyncio.Task[None]) -> None:
+        """Forget that a chain runs a task; its next attempt may be running here already."""
+        if self._running.get(task.id) is chain:
+            del self._running[task.id]
+
+    async def _attempt(self, task: ClaimedTask, leg: Leg) -> tuple[list[ClaimedTask], Leg] | None:
+        """Run one attempt and commit it; None when nothing follows here."""
+        try:
+            finished = await self._executor.run(task, leg)
+        except Exception as error:  # noqa: BLE001 - whatever a flow raises ends its attempt
+            await self._attempt_failed(task, leg, error)
+            return None
+        completion = finished.completion
+        extra = 0
+        if self.closing:
+            completion.room = 0  # what follows is for someone who stays
+        elif completion.next_count > 1:
+            extra = min(self.free, completion.next_count - 1)
+            self.free -= extra
+            completion.room = 1 + extra
+        used = 0
+        try:
+            following = await self._committer.submit(completion)
+            used = max(0, len(following or ()) - 1)
+        except StepError as error:
+            await self._attempt_failed(task, leg, error)
+            return None
+        finally:
+            self.free += extra - used
+        if following is None:
+            telemetry.emit("attempt_refused", **_where(task))
+            return None
+        telemetry.emit("attempt_completed", **_where(task))
+        return (following, finished.leg) if following else None
+
+    async def _load(self, task: ClaimedTask) -> Leg:
+        data = await patiently(lambda: self._tasks.load_sessions([task.session_id]))
+        return Leg.of(self._flow_of[task.flow_id], data[task.session_id])
+
+    async def _attempt_failed(self, task: ClaimedTask, leg: Leg, raised: Exception) -> None:
+        error = describe(raised)
+        tries = task.attempt - task.budget_from
+        verdict = decide_retry(
+            retryable=error.retryable,
+            tries=tries,
+            max_retries=leg.options.max_retries,
+            base=leg.options.retry_delay,
+            jitter=random.random(),  # noqa: S311
+            retry_after=raised.retry_after if isinstance(raised, StepError) else None,
+        )
+        if isinstance(verdict, GiveUp):
+            held = await patiently(lambda: self._tasks.fail(task, error))
+            reason = verdict.reason
+            if held:
+                telemetry.emit("attempt_failed", error=error.message, reason=reason, **_where(task))
+        else:
+            delay = verdict.delay
+            held = await patiently(lambda: self._tasks.retry(task, error, delay))
+            if held:
+                telemetry.emit(
+                    "attempt_retried",
+                    error=error.message,
+                    retry_in_s=round(delay.total_seconds(), 2),
+                    **_where(task),
+                )
+                self._look_again()  # the timer must know of it, even if its ring is lost
+        if not held:
+            telemetry.emit("attempt_refused", **_where(task))
+
+
+async def patiently(action: Callable[[], Any]) -> Any:
+    """Do it, however long the database takes to be there.
+
+    Raises:
+        DatabaseError: the database is there and refuses, five times in a row.
+    """
+    pause, refusals = 0.05, 0
+    while True:
+        try:
+            return await action()
+        except DatabaseError as error:
+            refusals = 0 if isinstance(error, DatabaseUnreachable) else refusals + 1
+            if refusals == 5:
+                raise
+            telemetry.emit("database_lost", error=str(error), next_try_s=round(pause, 2))
+        await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
+        pause = min(pause * 2, 5.0)
+
+
+def _where(task: ClaimedTask) -> dict[str, Any]:
+    return {
+        "session": task.session_id,
+        "phase": task.phase,
+        "step": task.step,
+        "task": task.id,
+        "attempt": task.attempt,
+    }
