@@ -14,6 +14,7 @@ import orjson
 from ekiden.core.model import ClaimedTask, Error, Options, SessionData
 from ekiden.store.connection import translated
 from ekiden.store.queries import sql
+from ekiden.store.words import storable
 
 
 @dataclass(slots=True, kw_only=True)
@@ -200,8 +201,9 @@ def _columns(rows: list[tuple[Any, ...]], width: int) -> list[list[Any]]:
 
 
 def _json(error: Error) -> str:
-    # PostgreSQL's json takes no NUL behind ->>; an error's text is for people, so it loses them.
-    return orjson.dumps(error.as_json()).decode().replace("\\u0000", "\\ufffd")
+    # An error's text is for people: what PostgreSQL cannot hold is left out of it.
+    said = error.as_json().items()
+    return orjson.dumps({k: storable(v) if isinstance(v, str) else v for k, v in said}).decode()
 
 
 def _claimed(row: asyncpg.Record) -> ClaimedTask:

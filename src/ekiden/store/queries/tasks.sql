@@ -264,13 +264,14 @@ WHERE a.task_id = $1 AND a.number > t.budget_from AND a.outcome = 'LOST';
 
 -- name: deliver_result
 -- Takes a result from outside for a running task ($1, token $2): the task is queued again at once,
--- and the worker that claims it checks the result against the step's schema and completes it.
+-- and the worker that claims it checks the result against the step's schema and completes it. Held
+-- if the session was paused meanwhile.
 WITH locked AS MATERIALIZED (
-    SELECT s.id FROM ekiden.sessions s WHERE s.id = $4 FOR UPDATE
+    SELECT s.id, s.status FROM ekiden.sessions s WHERE s.id = $4 FOR UPDATE
 ), taken AS (
     UPDATE ekiden.api_tasks t
-    SET status = 'QUEUED', queued = true, delivered = $3::json, available_at = ekiden.now(),
-        budget_from = t.budget_from + 1
+    SET status = 'QUEUED', queued = l.status <> 'PAUSED', awaiting = l.status = 'PAUSED',
+        delivered = $3::json, available_at = ekiden.now(), budget_from = t.budget_from + 1
     FROM locked l
     WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'RUNNING' AND t.session_id = l.id
     RETURNING t.*

@@ -54,7 +54,9 @@ ORDER BY id;
 
 -- name: dead_workers
 -- Workers whose lease is over (certain), or whose life sign is gone (suspected: a worker that is
--- just connecting again has none either, so the caller looks twice before it believes it).
+-- just connecting again has none either, so the caller looks twice before it believes it). And those
+-- that are gone and hold a task all the same: a claim or a commit of theirs that was on its way when
+-- they were given up.
 SELECT w.id, w.lease_until <= ekiden.now() AS certain
 FROM ekiden.workers w
 WHERE w.state IN ('ALIVE', 'DRAINING')
@@ -64,7 +66,13 @@ WHERE w.state IN ('ALIVE', 'DRAINING')
             WHERE k.locktype = 'advisory' AND k.granted
               AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
               AND k.classid = (hashtext('ekiden')::bigint & 4294967295)::oid
-              AND k.objid = (w.id % 2147483647)::oid));
+              AND k.objid = (w.id % 2147483647)::oid))
+UNION
+SELECT w.id, true
+FROM ekiden.sessions s
+JOIN ekiden.api_tasks t ON t.session_id = s.id AND t.status = 'RUNNING'
+JOIN ekiden.workers w ON w.id = t.worker_id AND w.state IN ('STOPPED', 'LOST')
+WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED');
 
 -- name: rescue_tasks
 -- Declares these workers lost and takes over what they held. Each rescue is a new attempt; a task
