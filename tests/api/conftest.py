@@ -12,6 +12,7 @@ from ekiden.api.app import Server, create_app
 from ekiden.api.settings import ApiSettings
 from ekiden.store.connection import open_pool
 from ekiden.store.doorbell import Doorbell
+from ekiden.store.sessions import Sessions
 from tests.api.relay import Relay, SilentDoorbell
 
 
@@ -24,8 +25,8 @@ async def relay(database: str) -> AsyncIterator[Relay]:
 
 
 @asynccontextmanager
-async def client_of(relay: Relay, settings: ApiSettings) -> AsyncIterator[httpx2.AsyncClient]:
-    app = create_app(relay.sessions, doorbell=SilentDoorbell(), settings=settings)
+async def client_of(sessions: Sessions, settings: ApiSettings) -> AsyncIterator[httpx2.AsyncClient]:
+    app = create_app(sessions, doorbell=SilentDoorbell(), settings=settings)
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
@@ -33,13 +34,13 @@ async def client_of(relay: Relay, settings: ApiSettings) -> AsyncIterator[httpx2
 
 @pytest.fixture
 async def client(relay: Relay) -> AsyncIterator[httpx2.AsyncClient]:
-    async with client_of(relay, ApiSettings()) as client:
+    async with client_of(relay.sessions, ApiSettings()) as client:
         yield client
 
 
 @pytest.fixture
 async def with_key(relay: Relay) -> AsyncIterator[httpx2.AsyncClient]:
-    async with client_of(relay, ApiSettings(api_key="open sesame")) as client:
+    async with client_of(relay.sessions, ApiSettings(api_key="open sesame")) as client:
         yield client
 
 
@@ -47,7 +48,13 @@ Start = Callable[..., Awaitable[httpx2.AsyncClient]]
 
 
 @pytest.fixture
-async def serve(relay: Relay, database: str) -> AsyncIterator[Start]:
+def servers() -> list[Server]:
+    """The servers that ``serve`` started, first one first."""
+    return []
+
+
+@pytest.fixture
+async def serve(relay: Relay, database: str, servers: list[Server]) -> AsyncIterator[Start]:
     """Start a real server on a free port, with a real doorbell; returns a client of it."""
     async with AsyncExitStack() as stack:
 
@@ -55,6 +62,7 @@ async def serve(relay: Relay, database: str) -> AsyncIterator[Start]:
             doorbell = await stack.enter_async_context(Doorbell(lambda: database))
             taken = ApiSettings(port=0, **settings)
             server = Server(create_app(relay.sessions, doorbell=doorbell, settings=taken), taken)
+            servers.append(server)
             running = asyncio.create_task(server.serve())
 
             async def stop() -> None:

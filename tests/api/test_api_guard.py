@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import httpx2
 import pytest
 from fastapi.routing import iter_route_contexts
@@ -51,7 +53,7 @@ async def test_only_the_very_key_opens(with_key: httpx2.AsyncClient):
 
 
 async def test_a_key_beyond_ascii_opens(relay: Relay):
-    async with client_of(relay, ApiSettings(api_key="駅伝-écoute")) as client:
+    async with client_of(relay.sessions, ApiSettings(api_key="駅伝-écoute")) as client:
         key = {"Authorization": "Bearer 駅伝-écoute".encode()}
         assert (await client.get("/api/flows", headers=key)).status_code == 200
 
@@ -193,3 +195,5 @@ async def test_openapi_is_behind_the_key_and_describes_problems(with_key: httpx2
             assert "application/problem+json" in operation["responses"]["503"]["content"]
             assert ("401" in operation["responses"]) == (path not in OPEN)
     assert "HTTPValidationError" not in str(schema)
+    for name in re.findall(r"#/components/schemas/([\w-]+)", str(schema)):
+        assert name in schema["components"]["schemas"]

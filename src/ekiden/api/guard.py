@@ -67,11 +67,14 @@ class Guard:
             await send(message)
 
         try:
-            await self._app(scope, await self._admit(scope, receive), labelled)
+            inner = await self._admit(scope, receive)
         except Refusal as refusal:
             await refusal.response(scope["path"])(scope, receive, labelled)
+            return
         except Disconnected:
             return
+        try:
+            await self._app(scope, inner, labelled)
         except Exception:
             # What nobody foresaw: the caller gets a problem document, we get the traceback.
             log.exception("request_crashed", path=scope["path"], method=scope["method"])

@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 from ekiden.api.given import Act, Creation, Decision, Delivery
 from ekiden.api.guard import OPEN_PATHS
 from ekiden.api.problems import MEDIA_TYPE
-from ekiden.api.shown import Problem
+from ekiden.api.shown import EventShown, Problem
 
 _REF = "#/components/schemas/{model}"
 _BODIES = (Act, Creation, Decision, Delivery)
@@ -42,6 +42,26 @@ def body(
     return {"requestBody": {"required": required, "content": content}}
 
 
+# One server-sent event, as OpenAPI 3.2 §4.14.4 describes it.
+EVENT_STREAM = {
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "properties": {
+                "id": {"type": "string"},
+                "event": {"type": "string"},
+                "data": {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": {"$ref": _REF.format(model="EventShown")},
+                },
+                "retry": {"type": "integer"},
+            },
+        }
+    }
+}
+
+
 def document(app: FastAPI, *, with_key: bool) -> None:
     """Make the app describe its bodies, its problems and its key."""
 
@@ -59,7 +79,9 @@ def _described(app: FastAPI, *, with_key: bool) -> dict[str, Any]:
     )
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     _, given = models_json_schema([(m, "validation") for m in _BODIES], ref_template=_REF)
-    _, shown = models_json_schema([(Problem, "serialization")], ref_template=_REF)
+    _, shown = models_json_schema(
+        [(m, "serialization") for m in (Problem, EventShown)], ref_template=_REF
+    )
     components.update(given["$defs"])
     components.update(shown["$defs"])
     for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which we do not send

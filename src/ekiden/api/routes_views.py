@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from ekiden.api.limits import INT64_MAX
-from ekiden.api.openapi import refusals
+from ekiden.api.openapi import EVENT_STREAM, refusals
 from ekiden.api.services import (
     Here,
     KnownFlow,
@@ -110,7 +110,7 @@ async def drafts(session: KnownSession, here: Here) -> DraftList:
     responses={
         200: {
             "description": "server-sent events; the data of each is a JSON object",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": EVENT_STREAM,
         },
         204: {"description": "The session has ended and there is nothing more: do not ask again"},
         **refusals(404, 422),
