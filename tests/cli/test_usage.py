@@ -116,18 +116,7 @@ def test_a_session_that_does_not_exist_is_one_line_and_exit_1(program: Program, 
         assert session_id in one_line(ended)
 
 
-HEAVY = [
-    "asyncio",
-    "asyncpg",
-    "fastapi",
-    "openai",
-    "orjson",
-    "rich",
-    "structlog",
-    "uvicorn",
-    "uvloop",
-    "xllamacpp",
-]
+HEAVY = ["asyncio", "asyncpg", "fastapi", "openai", "orjson", "rich", "structlog", "uvicorn"]
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"], ["up", "--help"]])
