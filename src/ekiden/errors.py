@@ -155,7 +155,24 @@ class ModelRefused(ModelError):
 
 
 class AnswerInvalid(ModelError):
-    """The model's answer does not have the form that was asked for."""
+    """The model's answer does not have the form that was asked for.
+
+    Attributes:
+        said: the text of the answer, when there was one: then a repair turn makes sense.
+        complaint: what is wrong with it, as the model is told.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        said: str | None = None,
+        complaint: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.said = said
+        self.complaint = complaint or self.message
 
 
 class SearchError(StepError):

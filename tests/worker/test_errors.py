@@ -70,6 +70,26 @@ async def test_every_call_is_in_the_ledger_byte_for_byte(house: House) -> None:
     assert rows[0]["error"]
 
 
+async def test_a_useless_answer_gets_one_repair_turn_that_shows_what_is_wrong(
+    house: House,
+) -> None:
+    def script(request: ModelRequest) -> str:
+        if request.messages[-1].content == "first":
+            return '{"word": 7}'
+        return '{"word": "repaired"}'
+
+    provider = ScriptedProvider(script)
+    async with working(house.dsn, asks(), provider=provider):
+        session = await house.begin("asks")
+        await house.until(session)
+    think = (await house.sessions.tasks(session))[0]
+    assert think.attempt == 1
+    assert think.result == {"word": "repaired"}
+    question, said, repair = provider.log[1].request.messages
+    assert (question.content, said.content) == ("first", '{"word": 7}')
+    assert "word: Input should be a valid string" in repair.content
+
+
 async def test_usage_and_cost_are_summed_over_the_session(house: House) -> None:
     provider = ScriptedProvider(word, cost_usd=0.25)
     async with working(house.dsn, asks(), provider=provider):
@@ -88,7 +108,7 @@ async def test_nonsense_fails_the_session_with_its_reason_and_makes_no_draft(
     async with working(house.dsn, asks(), provider=provider):
         session = await house.begin("asks", replace(QUICK, max_retries=2))
         progress = await house.until(session, "FAILED")
-    assert len(provider.log) == 3
+    assert len(provider.log) == 3 * 2  # three attempts, each with its repair turn
     assert "Bad gateway" in progress["error"]["message"]
     assert progress["error"]["phase"] == 1
     assert progress["error"]["step"] == "THINK"

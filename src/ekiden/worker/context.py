@@ -10,10 +10,11 @@ import asyncio
 import hashlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -30,6 +31,52 @@ from ekiden.worker.leg import Leg
 T = TypeVar("T")
 
 _SOURCES = TypeAdapter(list[Source])
+
+
+_REPAIR_SHOWS = 2000  # characters of a useless answer that the model is shown again
+_REPAIR = """That answer cannot be used: {complaint}
+
+Answer the question again. Keep to the form that was asked for and correct this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question(Generic[T]):
+    """What is asked for, whatever the turns."""
+
+    adapter: TypeAdapter[T] | None  # None: plain text
+    name: str
+    max_tokens: int
+    temperature: float
+    check: Callable[[T], str | None] | None
+
+    def understand(self, read: Answer) -> T:
+        """Return the answer as what was asked for.
+
+        Raises:
+            AnswerInvalid: it is not.
+        """
+        value: Any = read.text
+        if self.adapter is not None:
+            try:
+                value = self.adapter.validate_json(_unfenced(read.text))
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"])
+                complaint = f"{where + ': ' if where else ''}{first['msg']}"
+                cut = " It was cut at max_tokens." if read.finish_reason == "length" else ""
+                raise AnswerInvalid(
+                    f"The answer of {read.model} does not fit: {complaint}.{cut} "
+                    f"It began: {read.text[:120]!r}",
+                    said=read.text,
+                    complaint=complaint + cut,
+                ) from error
+        if self.check is not None and (objection := self.check(value)):
+            raise AnswerInvalid(
+                f"The answer of {read.model} is of no use: {objection}",
+                said=read.text,
+                complaint=objection,
+            )
+        return value  # type: ignore[no-any-return]
 
 
 class StepContext:
@@ -102,36 +149,56 @@ class StepContext:
         turns = [Message(role="user", content=prompt)]
         if system:
             turns.insert(0, Message(role="system", content=system))
-        adapter: TypeAdapter[T] | None = None if answer is str else TypeAdapter(answer)
-        request = ModelRequest(
-            messages=tuple(turns),
-            schema=adapter.json_schema() if adapter is not None else None,
-            schema_name=getattr(answer, "__name__", "answer"),
+        question = _Question(
+            adapter=None if answer is str else TypeAdapter(answer),
+            name=getattr(answer, "__name__", "answer"),
             max_tokens=max_tokens,
             temperature=temperature,
+            check=check,
+        )
+        try:
+            return await self._ask(self._provider, turns, question)
+        except AnswerInvalid as first:
+            if first.said is None:
+                raise
+            # One repair turn: the model is shown what it said and what is wrong with it.
+            turns += [
+                Message(role="assistant", content=first.said[:_REPAIR_SHOWS]),
+                Message(role="user", content=_REPAIR.format(complaint=first.complaint)),
+            ]
+            return await self._ask(self._provider, turns, question)
+
+    async def _ask(self, provider: Provider, turns: list[Message], question: _Question[T]) -> T:
+        """Ask once: from the ledger if it was paid for, else from the provider."""
+        request = ModelRequest(
+            messages=tuple(turns),
+            schema=question.adapter.json_schema() if question.adapter is not None else None,
+            schema_name=question.name,
+            max_tokens=question.max_tokens,
+            temperature=question.temperature,
             # Another attempt throws other dice; so do two equal questions of one attempt.
             seed=self._task.attempt * 1000 + self._calls,
         )
         asked = _canonical(
             {
-                "messages": [[m.role, m.content] for m in request.messages],
+                "messages": [[m.role, m.content] for m in turns],
                 "schema": request.schema,
-                "maxTokens": max_tokens,
-                "temperature": temperature,
+                "maxTokens": request.max_tokens,
+                "temperature": request.temperature,
             }
         )
-        call = self._call("ask", self._provider.name, self._provider.model, asked)
+        call = self._call("ask", provider.name, provider.model, asked)
         while (paid := await self._take_paid("ask", call.request_hash)) is not None:
             raw = RawAnswer(
                 body=paid.answer, status=paid.http_status, content_type=paid.content_type
             )
             try:
-                return _understand(self._provider.read(raw), adapter, check)
+                return question.understand(provider.read(raw))
             except AnswerInvalid:
                 continue  # it was stored, but its attempt ended before anyone read it
         started = monotonic()
         try:
-            raw = await self._provider.send(request)
+            raw = await provider.send(request)
         except ModelError as error:
             await self._failed(call, started, error)
             raise
@@ -139,13 +206,13 @@ class StepContext:
         call.answer, call.content_type, call.http_status = raw.body, raw.content_type, raw.status
         await self._ledger.append(call)
         try:
-            read = self._provider.read(raw)
+            read = provider.read(raw)
             call.model = read.model or call.model
             call.input_tokens = read.usage.input_tokens
             call.output_tokens = read.usage.output_tokens
             if read.usage.cost_usd is not None:
                 call.cost_usd = Decimal(str(read.usage.cost_usd))
-            value = _understand(read, adapter, check)
+            value = question.understand(read)
         except AnswerInvalid as error:
             call.outcome, call.error = "INVALID", _plain(error.message)
             await self._ledger.settle(call)
@@ -219,29 +286,6 @@ def _canonical(request: dict[str, Any]) -> bytes:
 def _plain(text: str) -> str:
     """PostgreSQL's text takes no NUL."""
     return text.replace("\x00", "\ufffd")[:4000]
-
-
-def _understand(
-    read: Answer, adapter: TypeAdapter[T] | None, check: Callable[[T], str | None] | None
-) -> T:
-    value: Any
-    if adapter is None:
-        value = read.text
-    else:
-        text = _unfenced(read.text)
-        try:
-            value = adapter.validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            cut = " It was cut at max_tokens." if read.finish_reason == "length" else ""
-            raise AnswerInvalid(
-                f"The answer of {read.model} does not fit: "
-                f"{where + ': ' if where else ''}{first['msg']}.{cut} It began: {text[:120]!r}"
-            ) from error
-    if check is not None and (complaint := check(value)):
-        raise AnswerInvalid(f"The answer of {read.model} is of no use: {complaint}")
-    return value  # type: ignore[no-any-return]
 
 
 def _unfenced(text: str) -> str:
