@@ -75,6 +75,7 @@ class Doorbell:
         self._subscribers: dict[str, set[Subscription]] = {}
         self._task: asyncio.Task[None] | None = None
         self._connection: asyncpg.Connection | None = None
+        self._listening = asyncio.Lock()  # a connection does one thing at a time
         self._broken = asyncio.Event()
         self.connected = asyncio.Event()
 
@@ -102,12 +103,13 @@ class Doorbell:
         subscription = Subscription()
         new = channel not in self._subscribers
         self._subscribers.setdefault(channel, set()).add(subscription)
-        connection = self._connection
-        if new and connection is not None:
-            try:
-                await self._listen(connection, channel)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                self._broken.set()
+        if new:
+            async with self._listening:
+                if self._connection is not None:
+                    try:
+                        await self._listen(self._connection, channel)
+                    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                        self._broken.set()
         # What happened between "I looked" and "I listen" was not heard.
         subscription.put(LOOK_AT_EVERYTHING)
         try:
@@ -142,9 +144,11 @@ class Doorbell:
             connection.add_termination_listener(lambda _c: self._broken.set())
             if self._on_connect is not None:
                 await self._on_connect(connection)
-            for channel in list(self._subscribers):
-                await self._listen(connection, channel)
-            self._connection = connection
+            async with self._listening:
+                for channel in list(self._subscribers):
+                    await self._listen(connection, channel)
+                # Still under the lock: whoever subscribes from here on listens by himself.
+                self._connection = connection
             self.connected.set()
             for subscriptions in self._subscribers.values():
                 for subscription in subscriptions:

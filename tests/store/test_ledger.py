@@ -1,0 +1,105 @@
+"""The ledger keeps what came back, byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+
+from ekiden.store.ledger import Call, Ledger
+from tests.store.helpers import Relay
+
+ODD = b'{"text": "\x00 \xed\xa0\xbd NaN \xff'
+REQUEST = b'{"prompt": "hello"}'
+
+
+def call(session: str, task_id: int, number: int = 1, **fields: object) -> Call:
+    return replace(
+        Call(
+            session_id=session,
+            task_id=task_id,
+            attempt=1,
+            number=number,
+            kind="ask",
+            provider="scripted",
+            model="scripted-1",
+            request_hash=hashlib.sha256(REQUEST).digest(),
+            request=REQUEST,
+            answer=ODD,
+            took=timedelta(seconds=2),
+        ),
+        **fields,
+    )
+
+
+async def test_an_answer_is_kept_as_it_came_whatever_its_bytes(relay: Relay):
+    ledger = Ledger(relay.pool, relay.dsn)
+    task = await relay.started()
+    await ledger.append([call(task.session_id, task.id, content_type="x/y", http_status=201)])
+    (paid,) = await ledger.answers_of(task.session_id, task.id)
+    assert (paid.answer, paid.content_type, paid.http_status) == (ODD, "x/y", 201)
+    assert paid.request_hash == hashlib.sha256(REQUEST).digest()
+
+
+async def test_only_usable_answers_are_paid_for_already_oldest_first(relay: Relay):
+    ledger = Ledger(relay.pool, relay.dsn)
+    task, other = await relay.started(), await relay.started()
+    sid = task.session_id
+    await ledger.append(
+        [
+            call(sid, task.id, 1, answer=b"first"),
+            call(sid, task.id, 2, answer=None, outcome="FAILED", error="refused"),
+            call(sid, task.id, 3, answer=b"nonsense"),
+            call(sid, task.id, 4, answer=b"last"),
+            call(other.session_id, other.id, 1, answer=b"another task's"),
+        ]
+    )
+    await ledger.settle(call(sid, task.id, 3, outcome="INVALID", error="no JSON"))
+    assert [p.answer for p in await ledger.answers_of(sid, task.id)] == [b"first", b"last"]
+
+
+async def test_a_zombies_answer_still_enters_the_ledger(relay: Relay):
+    ledger = Ledger(relay.pool, relay.dsn)
+    task = await relay.started()
+    await relay.sessions.cancel(task.session_id, actor="me")
+    await ledger.append([call(task.session_id, task.id)])
+    assert len(await relay.sessions.calls(task.session_id, task.id)) == 1
+
+
+async def test_settling_says_what_it_took_once_and_only_of_an_answer(relay: Relay):
+    ledger = Ledger(relay.pool, relay.dsn)
+    task = await relay.started()
+    await ledger.append(
+        [
+            call(task.session_id, task.id, 1),
+            call(task.session_id, task.id, 2, answer=None, outcome="FAILED", error="refused"),
+        ]
+    )
+    took = {"input_tokens": 3, "output_tokens": 4, "cost_usd": Decimal("0.5")}
+    for number in (1, 2):
+        await ledger.settle(call(task.session_id, task.id, number, outcome="INVALID", **took))
+    await ledger.settle(call(task.session_id, task.id, 1, cost_usd=Decimal(9)))
+    first, second = await relay.sessions.calls(task.session_id, task.id)
+    assert (first.outcome, first.input_tokens, first.output_tokens, first.cost_usd) == (
+        "INVALID", 3, 4, Decimal("0.5"),
+    )  # fmt: skip
+    assert (second.outcome, second.error, second.cost_usd) == ("FAILED", "refused", None)
+    usage = (await relay.sessions.progress(task.session_id))["usage"]
+    assert usage == {
+        "calls": 2,
+        "inputTokens": 3,
+        "outputTokens": 4,
+        "models": ["scripted:scripted-1"],
+    }
+    assert (await relay.sessions.progress(task.session_id))["cost"] == {
+        "usd": 0.5,
+        "callsWithoutPrice": 1,
+    }
+
+
+async def test_a_call_is_dated_from_how_long_it_took(relay: Relay):
+    task = await relay.started()
+    await Ledger(relay.pool, relay.dsn).append([call(task.session_id, task.id)])
+    (line,) = await relay.sessions.calls(task.session_id, task.id)
+    assert line.finished_at - line.started_at == timedelta(seconds=2)
