@@ -6,7 +6,8 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ekiden.cli.relay import Interrupt, Manner, Relay, run_here
 from ekiden.cli.view import LiveView, View, log_through, make_view
 from ekiden.cli.words import camel, to_json
 from ekiden.config import Settings, load_settings
+from ekiden.core.model import Options
 from ekiden.core.records import Session
 from ekiden.errors import Conflict, FlowError, SearchError
 from ekiden.flows.registry import CompiledFlow, find_flow, load_flows
@@ -38,6 +40,8 @@ from ekiden.store.doorbell import Doorbell
 from ekiden.store.sessions import Sessions
 from ekiden.store.workers import Workers
 
+_DEMO_RETRIES = 12
+_DEMO_DELAY = timedelta(milliseconds=50)
 _DRAIN = 10.0  # seconds that a running step gets after Ctrl-C; a person is waiting
 
 
@@ -152,7 +156,8 @@ def run(order: Order, *, auto_approve: bool, machine: bool) -> int:
     flow, given = _understand(order)
     stage = Stage(settings, _manner(auto_approve=auto_approve, machine=machine), machine=machine)
     database = Database(settings)
-    return stage.perform(database, _run(stage, database, flow, given, order.title))
+    main = _run(stage, database, flow, given, order.title, options=settings.options())
+    return stage.perform(database, main)
 
 
 def _understand(order: Order) -> tuple[CompiledFlow, dict[str, Any]]:
@@ -173,6 +178,7 @@ async def _run(
     given: dict[str, Any],
     title: str | None,
     *,
+    options: Options,
     ahead: bool = False,
 ) -> int:
     settings = stage.settings
@@ -186,10 +192,10 @@ async def _run(
             flow.name,
             title=title or title_of(given, flow.title),
             input=given,
-            options=settings.options(),
+            options=options,
             start=True,
         )
-        showing.beginning(stage.view, flow.title, stage.session_id, parts)
+        await showing.beginning(stage.view, flow.title, stage.session_id, parts)
         worker = build_worker(
             settings, database, [flow], parts, only_session=stage.session_id, drain=_DRAIN
         )
@@ -239,7 +245,7 @@ async def _resume(
         parts = await stack.enter_async_context(_parts(stage, pool, database))
         worker = None
         if flow is not None:
-            showing.beginning(stage.view, flow.title, session.id, parts)
+            await showing.beginning(stage.view, flow.title, session.id, parts)
             worker = build_worker(
                 stage.settings, database, [flow], parts, only_session=session.id, drain=_DRAIN
             )
@@ -293,7 +299,14 @@ def demo(fields: Sequence[str]) -> int:
     stage = Stage(settings, Manner(auto_approve=True), machine=False)
     stage.view.line("Ekiden: from a theme to three posts, on a real database and a real model.")
     database = Database(settings)
-    return stage.perform(database, _run(stage, database, flow, given, None, ahead=True))
+    options = settings.options()
+    # A small model's answer is of no use every so often. Its calls cost a second and no money, and
+    # what was answered well is never asked again: let it try more often than a paid one.
+    options = replace(
+        options, max_retries=max(options.max_retries, _DEMO_RETRIES), retry_delay=_DEMO_DELAY
+    )
+    main = _run(stage, database, flow, given, None, options=options, ahead=True)
+    return stage.perform(database, main)
 
 
 async def _fetch_ahead(stage: Stage, parts: Parts) -> None:

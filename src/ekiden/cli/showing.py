@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ekiden.cli.compose import Parts
+from ekiden.cli.late import LateSearch
 from ekiden.cli.view import View
 from ekiden.cli.words import clean, one_line, readable, seconds
 from ekiden.core.records import DraftLine
+from ekiden.search.documents import origin_of
 
 _SMALL_MODEL = (
     "The embedded model has 135 million parameters: it shows that the relay runs, not what it can "
@@ -16,12 +18,20 @@ _SMALL_MODEL = (
 )
 
 
-def beginning(view: View, title: str, session_id: str, parts: Parts) -> None:
+async def beginning(view: View, title: str, session_id: str, parts: Parts) -> None:
     """Say what runs, on which model, with which sources."""
     view.line(f"Session  {session_id}  ({title})", "bold")
     view.line(f"Model    {parts.model}")
-    view.line(f"Sources  {parts.search.name}")
+    view.line(f"Sources  {await _sources(parts)}")
     view.line("")
+
+
+async def _sources(parts: Parts) -> str:
+    if not isinstance(parts.search, LateSearch):
+        return parts.search.name
+    counts = await parts.documents.counts()
+    told = ", ".join(f"{origin_of(source)} ({count:,})" for source, count in sorted(counts.items()))
+    return told or "none yet: the demo corpus is fetched when a step searches"
 
 
 def ending(
