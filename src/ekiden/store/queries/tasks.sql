@@ -66,17 +66,19 @@ WITH done AS MATERIALIZED (
 ), clock AS MATERIALIZED (
     SELECT ekiden.now() AS now
 ), locked AS MATERIALIZED (
-    SELECT id, status, open_tasks FROM ekiden.sessions
-    WHERE id = ANY ($4::uuid[]) ORDER BY id FOR UPDATE
+    -- Carries the completions along: joined to them afterwards, it was read again for each.
+    SELECT d.*, s.status AS session_status, s.open_tasks
+    FROM done d JOIN ekiden.sessions s ON s.id = d.session_id
+    WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED')
+    ORDER BY s.id FOR UPDATE OF s
 ), fenced AS (
     UPDATE ekiden.api_tasks t
     SET status = 'COMPLETED', result = d.result::json, reads = d.reads::smallint[], error = NULL,
         completed_at = (SELECT now FROM clock)
-    FROM done d
-    JOIN locked l ON l.id = d.session_id AND l.status IN ('RUNNING', 'PAUSED', 'FAILED')
+    FROM locked d
     WHERE t.id = d.task_id AND t.attempt = d.attempt AND t.status = d.running
     RETURNING t.id, t.session_id, t.flow_id, t.phase, t.step, t.generation, t.attempt, t.worker_id,
-              t.started_at, l.status AS session_status, l.open_tasks, d.ord, d.event, d.next_phase,
+              t.started_at, d.session_status, d.open_tasks, d.ord, d.event, d.next_phase,
               d.next_step, d.new_phase, d.hold, d.closes_phase, d.fans_out, d.next_count, d.room
 ), closing AS (
     -- One row a session whose step this statement closes; of siblings, the last one speaks.

@@ -1,0 +1,145 @@
+"""How PostgreSQL goes about the hot queries, and that completions stay on their page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from ekiden.store.queries import sql
+from tests.store.helpers import Relay, advance
+
+Plan = dict[str, Any]
+SESSIONS = 3000
+HISTORY = 3  # finished tasks of each
+
+_FILL = """
+WITH made AS (
+    INSERT INTO ekiden.sessions (flow_id, title, input, auto_steps, auto_phases, max_retries,
+                                 retry_delay, timeout, open_tasks)
+    SELECT $1, 't', '{}', true, false, 3, '1s', '1m', 1 FROM generate_series(1, $2)
+    RETURNING id
+), history AS (
+    INSERT INTO ekiden.api_tasks (session_id, flow_id, phase, step, item, generation, status,
+                                  attempt, worker_id, result, started_at, completed_at)
+    SELECT id, $1, 1, 'EXECUTE', item, 1, 'COMPLETED', 1, 1, '{"ok": true}', now(), now()
+    FROM made, generate_series(1, $3) AS item
+), told AS (
+    INSERT INTO ekiden.events (session_id, type) SELECT id, 'x' FROM made, generate_series(1, $3)
+)
+INSERT INTO ekiden.api_tasks (session_id, flow_id, phase, step, item, generation, queued)
+SELECT id, $1, 1, 'EXECUTE', 0, 1, true FROM made
+"""
+
+
+async def fill(relay: Relay) -> None:
+    """Make thousands of finished tasks, and one queued task a session."""
+    await relay.connection.execute(_FILL, relay.flow_id, SESSIONS, HISTORY)
+
+
+async def analyze(relay: Relay) -> None:
+    await relay.connection.execute("ANALYZE ekiden.api_tasks, ekiden.sessions, ekiden.events")
+
+
+async def plan_of(connection: asyncpg.Connection, query: str, arguments: str) -> list[Plan]:
+    """Return the nodes of a query's generic plan."""
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    await connection.execute(f"PREPARE asked AS {sql(query)}")
+    try:
+        explained = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE asked({arguments})")
+    finally:
+        await connection.execute("DEALLOCATE asked")
+    return list(_nodes(json.loads(explained)[0]["Plan"]))
+
+
+def _nodes(plan: Plan) -> Iterator[Plan]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child)
+
+
+def scanned_whole(nodes: list[Plan]) -> set[str]:
+    return {n["Relation Name"] for n in nodes if n["Node Type"] == "Seq Scan"}
+
+
+def indexes(nodes: list[Plan]) -> set[str]:
+    return {n["Index Name"] for n in nodes if "Index Name" in n}
+
+
+def compares_all_with_all(nodes: list[Plan]) -> list[Plan]:
+    """Return the nested loops that read a part of the statement again for every row of another.
+
+    ``clock`` is one row; it may be read as often as one likes.
+    """
+    return [
+        loop
+        for loop in nodes
+        if loop["Node Type"] == "Nested Loop"
+        and all("Index Name" not in side and not _is_clock(side) for side in loop["Plans"])
+    ]
+
+
+def _is_clock(node: Plan) -> bool:
+    return bool(node.get("CTE Name") == "clock")
+
+
+HANDOFF = "1" + ", '{}'" * 23
+
+
+async def test_a_claim_walks_the_index_of_what_is_queued_past_all_that_is_finished(relay: Relay):
+    await fill(relay)
+    await analyze(relay)
+    nodes = await plan_of(relay.connection, "claim_tasks", "1, '{1}', 16, NULL")
+    assert "api_tasks_claimable" in indexes(nodes)
+    assert scanned_whole(nodes) == set()
+    assert "Sort" not in {n["Node Type"] for n in nodes}, "the index has the order of the claim"
+
+
+@pytest.mark.parametrize("seen", ["nothing running", "some running", "no statistics"])
+async def test_the_hand_off_finds_tasks_by_key_whatever_the_statistics_saw(relay: Relay, seen: str):
+    await fill(relay)
+    if seen == "some running":
+        assert len(await relay.claim(limit=SESSIONS)) == SESSIONS
+    if seen != "no statistics":
+        await analyze(relay)
+    nodes = await plan_of(relay.connection, "complete_tasks", HANDOFF)
+    assert "api_tasks_pkey" in indexes(nodes)
+    assert scanned_whole(nodes) & {"api_tasks", "sessions"} == set()
+    assert compares_all_with_all(nodes) == []
+
+
+async def test_what_workers_and_pages_ask_for_all_day_is_found_by_key(relay: Relay):
+    await fill(relay)
+    await analyze(relay)
+    session = f"'{await relay.connection.fetchval('SELECT id FROM ekiden.sessions LIMIT 1')}'"
+    asked = {
+        "next_due": ("'{1}', NULL", {"api_tasks_claimable"}),
+        "list_events": (f"{session}, 0, 500", {"events_pkey"}),
+        "load_sessions": (f"'{{{session[1:-1]}}}'", {"sessions_pkey", "api_tasks_of_session"}),
+        "step_counts": (session, {"api_tasks_of_session"}),
+        "get_session": (session, {"sessions_pkey"}),
+    }
+    for query, (arguments, expected) in asked.items():
+        nodes = await plan_of(relay.connection, query, arguments)
+        assert expected <= indexes(nodes), query
+        assert scanned_whole(nodes) & {"api_tasks", "sessions", "events"} == set(), query
+
+
+async def test_most_completions_stay_on_their_page(relay: Relay):
+    # By the ordinary way, so that claims and the fan-in are counted as well.
+    thinks = [await relay.started() for _ in range(64)]
+    following = thinks
+    for _ in range(2):
+        following = await relay.complete(*(advance(t) for t in following))
+    fans = [await relay.executing(8) for _ in range(64)]
+    for turn in range(8):
+        await relay.complete(*(advance(fan[turn]) for fan in fans))
+    await relay.connection.fetch("SELECT pg_stat_force_next_flush()")
+    updated, hot = await relay.row(
+        "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'api_tasks'"
+    )
+    assert updated >= 64 * (2 + 8)
+    assert hot / updated >= 0.6
