@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from ekiden.errors import DatabaseError, EkidenError, SearchError
+from ekiden.errors import DatabaseError, SearchError
 from ekiden.providers.choose import OPENAI_URL, ProviderSettings, choose
 from ekiden.providers.openai_compatible import OpenAICompatible
 from ekiden.providers.protocol import Answer, ModelRequest, Provider, RawAnswer
@@ -121,8 +121,3 @@ class LateSearch:
         if not self._ready:
             await self.ready()
         return await self._search.search(query, limit=limit, language=language)
-
-
-def reason(error: BaseException) -> str:
-    """Return what an error says to people."""
-    return error.message if isinstance(error, EkidenError) else f"{type(error).__name__}: {error}"
