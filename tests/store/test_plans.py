@@ -70,23 +70,16 @@ def indexes(nodes: list[Plan]) -> set[str]:
 
 
 def compares_all_with_all(nodes: list[Plan]) -> list[Plan]:
-    """Return the nested loops that read a part of the statement again for every row of another.
-
-    ``clock`` is one row; it may be read as often as one likes.
-    """
+    """Return the nested loops that read a part of the statement again for every row of another."""
     return [
         loop
         for loop in nodes
         if loop["Node Type"] == "Nested Loop"
-        and all("Index Name" not in side and not _is_clock(side) for side in loop["Plans"])
+        and all("Index Name" not in side for side in loop["Plans"])
     ]
 
 
-def _is_clock(node: Plan) -> bool:
-    return bool(node.get("CTE Name") == "clock")
-
-
-HANDOFF = "1" + ", '{}'" * 23
+HANDOFF = "1" + ", '{}'" * 22
 
 
 async def test_a_claim_walks_the_index_of_what_is_queued_past_all_that_is_finished(relay: Relay):

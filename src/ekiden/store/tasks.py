@@ -165,7 +165,6 @@ class Handoff:
             [c.new_phase for c in batch],
             [c.hold for c in batch],
             [c.closes_phase for c in batch],
-            [c.items is not None for c in batch],
             [c.next_count for c in batch],
             [c.room for c in batch],
             ["RUNNING"] * len(batch),

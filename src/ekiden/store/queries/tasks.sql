@@ -50,21 +50,21 @@ FROM ekiden.sessions s WHERE s.id = ANY ($1::uuid[]);
 -- far as it has room, or opens the gate, or ends the session. One statement, one commit, any
 -- number of sessions.
 --
--- A completion is one position of arrays $2 to $16; the children of those that fan out are rows
--- ($17 position, $18 item, $19 request); drafts of those that finish are rows ($20 to $24).
+-- A completion is one position of arrays $2 to $15; the children of those that fan out are rows
+-- ($16 position, $17 item, $18 request); drafts of those that finish are rows ($19 to $23).
 --
 -- The chain below is linear on purpose: each part carries on what the next one needs. Joining a
 -- part back to an earlier one makes the planner, which expects one row, compare all with all.
+-- Every node costs a lone hop a few microseconds, so there are as few as will do.
 -- "running" is a column and not a literal for the same reason: with a literal, statistics taken
 -- while nothing ran turn the fence into a scan.
 WITH done AS MATERIALIZED (
-    SELECT * FROM unnest($2::bigint[], $3::int[], $4::uuid[], $5::text[], $6::text[], $7::text[],
-                         $8::smallint[], $9::text[], $10::boolean[], $11::boolean[], $12::boolean[],
-                         $13::boolean[], $14::int[], $15::int[], $16::text[])
+    SELECT *, (SELECT ekiden.now()) AS now
+    FROM unnest($2::bigint[], $3::int[], $4::uuid[], $5::text[], $6::text[], $7::text[],
+                $8::smallint[], $9::text[], $10::boolean[], $11::boolean[], $12::boolean[],
+                $13::int[], $14::int[], $15::text[])
     WITH ORDINALITY AS d(task_id, attempt, session_id, result, reads, event, next_phase, next_step,
-                         new_phase, hold, closes_phase, fans_out, next_count, room, running, ord)
-), clock AS MATERIALIZED (
-    SELECT ekiden.now() AS now
+                         new_phase, hold, closes_phase, next_count, room, running, ord)
 ), locked AS MATERIALIZED (
     -- Carries the completions along: joined to them afterwards, it was read again for each.
     SELECT d.*, s.status AS session_status, s.open_tasks
@@ -74,17 +74,22 @@ WITH done AS MATERIALIZED (
 ), fenced AS (
     UPDATE ekiden.api_tasks t
     SET status = 'COMPLETED', result = d.result::json, reads = d.reads::smallint[], error = NULL,
-        completed_at = (SELECT now FROM clock)
+        completed_at = d.now
     FROM locked d
     WHERE t.id = d.task_id AND t.attempt = d.attempt AND t.status = d.running
-    RETURNING t.id, t.session_id, t.flow_id, t.phase, t.step, t.generation, t.attempt, t.worker_id,
+    RETURNING t.id, t.session_id, t.phase, t.step, t.generation, t.attempt, t.worker_id,
               t.started_at, d.session_status, d.open_tasks, d.ord, d.event, d.next_phase,
-              d.next_step, d.new_phase, d.hold, d.closes_phase, d.fans_out, d.next_count, d.room
-), closing AS (
-    -- One row a session whose step this statement closes; of siblings, the last one speaks.
-    SELECT DISTINCT ON (session_id) * FROM (
-        SELECT *, count(*) OVER (PARTITION BY session_id) AS closed FROM fenced) AS f
-    ORDER BY session_id, ord DESC
+              d.next_step, d.new_phase, d.hold, d.closes_phase, d.next_count, d.room, d.now
+), counted AS (
+    -- One row a session. Siblings agree on all but their ids, and on how much room there is.
+    SELECT session_id, count(*) AS closed, max(open_tasks) AS open_tasks, max(ord) AS ord,
+           max(id) AS task_id, max(phase) AS phase, max(generation) AS generation,
+           max(session_status) AS session_status, max(event) AS event,
+           max(next_phase) AS next_phase, max(next_step) AS next_step,
+           bool_or(new_phase) AS new_phase, bool_or(hold) AS hold,
+           bool_or(closes_phase) AS closes_phase, max(next_count) AS next_count, max(room) AS room,
+           max(now) AS now
+    FROM fenced GROUP BY session_id
 ), moved AS (
     UPDATE ekiden.sessions s
     SET open_tasks = CASE WHEN c.open_tasks = c.closed THEN c.next_count
@@ -99,27 +104,20 @@ WITH done AS MATERIALIZED (
                       WHEN c.event = 'open_gate' THEN 'AWAITING_REVIEW'
                       WHEN c.event = 'finish' THEN 'COMPLETED'
                       ELSE s.status END,
-        completed_at = CASE WHEN c.open_tasks = c.closed AND c.event = 'finish'
-                            THEN (SELECT now FROM clock) END,
-        updated_at = (SELECT now FROM clock)
-    FROM closing c WHERE s.id = c.session_id
-    RETURNING s.id AS session_id, s.flow_id, c.id AS task_id, c.phase AS closed_phase,
+        completed_at = CASE WHEN c.open_tasks = c.closed AND c.event = 'finish' THEN c.now END,
+        updated_at = c.now
+    FROM counted c WHERE s.id = c.session_id
+    RETURNING s.id AS session_id, s.flow_id, c.task_id, c.phase AS closed_phase,
               c.generation AS closed_generation, c.closes_phase, c.new_phase, c.event, c.ord,
-              c.room, c.fans_out, s.phase, s.step, s.generation,
-              c.open_tasks = c.closed AS closes,
-              c.hold OR c.session_status = 'PAUSED' AS held,
-              CASE WHEN c.open_tasks = c.closed AND c.next_count = 1 AND NOT c.fans_out
-                   THEN nextval('ekiden.api_tasks_id_seq') END AS next_id
+              c.room, c.next_count, c.now, s.phase, s.step, s.generation,
+              c.open_tasks = c.closed AS closes, c.hold OR c.session_status = 'PAUSED' AS held
 ), next AS MATERIALIZED (
-    SELECT m.next_id AS id, 0 AS item, NULL::text AS request, m.session_id, m.flow_id, m.phase,
-           m.step, m.generation, m.held, m.ord, NOT m.held AND m.room > 0 AS mine
-    FROM moved m WHERE m.next_id IS NOT NULL
-    UNION ALL
-    SELECT nextval('ekiden.api_tasks_id_seq'), f.item, f.request, m.session_id,
-           m.flow_id, m.phase, m.step, m.generation, m.held, m.ord, NOT m.held AND f.item < m.room
-    FROM moved m JOIN unnest($17::bigint[], $18::int[], $19::text[]) AS f(ord, item, request)
+    SELECT nextval('ekiden.api_tasks_id_seq') AS id, coalesce(f.item, 0) AS item, f.request,
+           m.session_id, m.flow_id, m.phase, m.step, m.generation, m.held, m.ord, m.now,
+           NOT m.held AND coalesce(f.item, 0) < m.room AS mine
+    FROM moved m LEFT JOIN unnest($16::bigint[], $17::int[], $18::text[]) AS f(ord, item, request)
          ON f.ord = m.ord
-    WHERE m.closes
+    WHERE m.closes AND m.next_count > 0
 ), inserted AS (
     INSERT INTO ekiden.api_tasks (id, session_id, flow_id, phase, step, item, generation, status,
                                   queued, awaiting, attempt, worker_id, request, available_at,
@@ -127,42 +125,42 @@ WITH done AS MATERIALIZED (
     SELECT n.id, n.session_id, n.flow_id, n.phase, n.step, n.item, n.generation,
            CASE WHEN n.mine THEN 'RUNNING' ELSE 'QUEUED' END,
            NOT n.mine AND NOT n.held, n.held, n.mine::int, CASE WHEN n.mine THEN $1::bigint END,
-           n.request::json, c.now, c.now, CASE WHEN n.mine THEN c.now END
-    FROM next n, clock c
+           n.request::json, n.now, n.now, CASE WHEN n.mine THEN n.now END
+    FROM next n
 ), runs AS (
     INSERT INTO ekiden.phase_runs (session_id, phase, generation, started_at)
-    SELECT m.session_id, m.phase, m.generation, c.now FROM moved m, clock c
-    WHERE m.closes AND m.new_phase
+    SELECT m.session_id, m.phase, m.generation, m.now FROM moved m WHERE m.closes AND m.new_phase
 ), outputs AS (
     INSERT INTO ekiden.revisions (session_id, phase, generation, number, author, task_id,
                                   created_at, approved_at)
-    SELECT m.session_id, m.closed_phase, m.closed_generation, 1, 'model', m.task_id, c.now,
-           CASE WHEN m.event <> 'open_gate' THEN c.now END
-    FROM moved m, clock c WHERE m.closes AND m.closes_phase
+    SELECT m.session_id, m.closed_phase, m.closed_generation, 1, 'model', m.task_id, m.now,
+           CASE WHEN m.event <> 'open_gate' THEN m.now END
+    FROM moved m WHERE m.closes AND m.closes_phase
 ), ended AS (
     INSERT INTO ekiden.drafts (session_id, number, title, body, sources, created_at)
-    SELECT m.session_id, d.number, d.title, d.body::json, d.sources::json, c.now
+    SELECT m.session_id, d.number, d.title, d.body::json, d.sources::json, m.now
     FROM moved m
-    JOIN unnest($20::bigint[], $21::int[], $22::text[], $23::text[], $24::text[])
-         AS d(ord, number, title, body, sources) ON d.ord = m.ord, clock c
+    JOIN unnest($19::bigint[], $20::int[], $21::text[], $22::text[], $23::text[])
+         AS d(ord, number, title, body, sources) ON d.ord = m.ord
     WHERE m.closes AND m.event = 'finish'
 ), history AS (
     INSERT INTO ekiden.attempts (task_id, number, worker_id, outcome, started_at, finished_at)
-    SELECT f.id, f.attempt, f.worker_id, 'COMPLETED', f.started_at, c.now FROM fenced f, clock c
+    SELECT f.id, f.attempt, f.worker_id, 'COMPLETED', f.started_at, f.now FROM fenced f
 ), told AS (
     INSERT INTO ekiden.events (session_id, type, phase, step, task_id, created_at)
-    SELECT f.session_id, 'task_completed', f.phase, f.step, f.id, c.now FROM fenced f, clock c
+    SELECT f.session_id, 'task_completed', f.phase, f.step, f.id, f.now FROM fenced f
     UNION ALL
     SELECT m.session_id, CASE m.event WHEN 'finish' THEN 'session_completed' ELSE 'gate_opened' END,
-           m.closed_phase, NULL, NULL, c.now
-    FROM moved m, clock c WHERE m.closes AND m.event <> 'advance'
+           m.closed_phase, NULL, NULL, m.now
+    FROM moved m WHERE m.closes AND m.event <> 'advance'
 )
-SELECT ARRAY(SELECT ord FROM fenced) AS accepted,
-       (SELECT array_agg(ord) FROM next WHERE mine) AS next_of,
-       (SELECT array_agg(id) FROM next WHERE mine) AS next_ids,
-       (SELECT array_agg(item) FROM next WHERE mine) AS next_items,
-       (SELECT array_agg(generation) FROM next WHERE mine) AS next_generations,
-       EXISTS (SELECT FROM next WHERE NOT mine AND NOT held) AS left_queued;
+SELECT ARRAY(SELECT ord FROM fenced) AS accepted, n.*
+FROM (SELECT array_agg(ord) FILTER (WHERE mine) AS next_of,
+             array_agg(id) FILTER (WHERE mine) AS next_ids,
+             array_agg(item) FILTER (WHERE mine) AS next_items,
+             array_agg(generation) FILTER (WHERE mine) AS next_generations,
+             coalesce(bool_or(NOT mine AND NOT held), false) AS left_queued
+      FROM next) AS n;
 
 -- name: retry_task
 -- Puts a failed attempt's task back in the queue, due after $4; held if the session was paused
