@@ -12,6 +12,7 @@ attempt:
     attempt_refused                                        a late result met its fence
     attempt_retried     error, retry_in_s                  it failed and will be tried again
     attempt_failed      error, reason                      it failed for good
+    answer_repaired     complaint, left  (debug)           a useless answer got another turn
     database_lost       error, next_try_s                  the database does not answer
     database_back       after_s                            it does again
 """
@@ -25,6 +26,7 @@ from typing import Any
 import structlog
 
 _LEVELS = {
+    "answer_repaired": logging.DEBUG,
     "attempt_completed": logging.DEBUG,
     "attempt_refused": logging.WARNING,
     "attempt_retried": logging.WARNING,

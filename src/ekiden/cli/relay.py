@@ -66,7 +66,7 @@ class Relay:
 
     async def _at_gate(self, progress: dict[str, Any]) -> bool:
         phase = progress["phases"][progress["currentPhase"] - 1]
-        title = f"Gate {phase['phase']} of {len(progress['phases'])}: {phase['title']}"
+        title = f"Gate {phase['phase']} of {len(progress['phases']) - 1}: {phase['title']}"
         if self._manner.auto_approve:
             self._excerpt(f"{title} — passed (--auto-approve)", await self._output(progress))
             await self._approve(progress, "--auto-approve")

@@ -102,7 +102,7 @@ def _waiting(view: View, status: str, progress: dict[str, Any]) -> None:
     if status == "AWAITING_REVIEW":
         phase = progress["phases"][progress["currentPhase"] - 1]
         view.line(
-            f"Stopped at gate {phase['phase']} of {len(progress['phases'])}: {phase['title']}.",
+            f"Stopped at gate {phase['phase']} of {len(progress['phases']) - 1}: {phase['title']}.",
             "bold",
         )
         view.line("Look at the output, approve it, and go on:")

@@ -59,12 +59,14 @@ class Context(Protocol):
         max_tokens: int = 1024,
         temperature: float = 0.7,
         check: Callable[[T], str | None] | None = None,
+        repairs: int = 1,
     ) -> T:
         """Ask a model and return its answer as ``answer`` (a pydantic model, or ``str``).
 
         ``check`` looks at a well-formed answer and returns what is wrong with it, or None; a
-        complaint makes it an invalid answer like any other. An invalid answer gets one repair
-        turn, in which the model is shown what is wrong; then the attempt fails.
+        complaint makes it an invalid answer like any other. An invalid answer gets
+        ``repairs`` further turns, in which the model is shown what is wrong; then the attempt
+        fails.
 
         Raises:
             AnswerInvalid: the model did not keep to the schema, or ``check`` complained.

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from ekiden import telemetry
 from ekiden.core.flow import Phase
 from ekiden.core.model import ClaimedTask
 from ekiden.errors import AnswerInvalid, FlowError, ModelError, ModelUnavailable, SearchError
@@ -142,6 +143,7 @@ class StepContext:
         max_tokens: int = 1024,
         temperature: float = 0.7,
         check: Callable[[T], str | None] | None = None,
+        repairs: int = 1,
     ) -> T:
         """Ask the model; see ``ekiden.core.flow.Context.ask``."""
         if self._provider is None:
@@ -156,17 +158,21 @@ class StepContext:
             temperature=temperature,
             check=check,
         )
-        try:
-            return await self._ask(self._provider, turns, question)
-        except AnswerInvalid as first:
-            if first.said is None:
-                raise
-            # One repair turn: the model is shown what it said and what is wrong with it.
-            turns += [
-                Message(role="assistant", content=first.said[:_REPAIR_SHOWS]),
-                Message(role="user", content=_REPAIR.format(complaint=first.complaint)),
-            ]
-            return await self._ask(self._provider, turns, question)
+        shown = turns
+        for left in range(repairs, 0, -1):
+            try:
+                return await self._ask(self._provider, shown, question)
+            except AnswerInvalid as useless:
+                if useless.said is None:
+                    raise
+                telemetry.emit("answer_repaired", complaint=useless.complaint, left=left)
+                # The model is shown what it said last and what is wrong with it.
+                shown = [
+                    *turns,
+                    Message(role="assistant", content=useless.said[:_REPAIR_SHOWS]),
+                    Message(role="user", content=_REPAIR.format(complaint=useless.complaint)),
+                ]
+        return await self._ask(self._provider, shown, question)
 
     async def _ask(self, provider: Provider, turns: list[Message], question: _Question[T]) -> T:
         """Ask once: from the ledger if it was paid for, else from the provider."""

@@ -21,6 +21,9 @@ _MAX_TOKENS = 1500
 # Low: a small model keeps to the subject. A retry has another seed, so it is not the same answer.
 _TEMPERATURE = 0.4
 
+# A small model needs several turns now and then; a large one hardly any, so it hardly pays.
+_REPAIRS = 4
+
 PROMPTS = Prompts(
     "ekiden.flows.viral",
     {
@@ -66,6 +69,7 @@ async def ask(
         max_tokens=_MAX_TOKENS,
         temperature=_TEMPERATURE,
         check=usable,
+        repairs=_REPAIRS,
     )
 
 
