@@ -38,7 +38,7 @@ async def test_a_gate_that_is_not_approved_stops_a_resume_again(program: Program
 async def test_auto_approve_passes_and_prints_each_gate(program: Program) -> None:
     ended = await program.run("run", "toy", "--flow", TOY, "--name", "x", "--auto-approve")
     assert ended.code == 0, ended.err
-    assert "Gate 1 of 2: Collect numbers" in ended.out
+    assert "Gate 1 of 1: Collect numbers" in ended.out
     assert "total: 14" in ended.out
     assert "Draft 1: The number" in ended.out
     assert "ollama:none" in ended.out

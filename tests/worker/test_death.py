@@ -17,6 +17,7 @@ from ekiden.store.tasks import Completion, Tasks
 from ekiden.store.workers import Workers
 from ekiden.worker.committer import Committer
 from ekiden.worker.rescuer import Rescuer
+from ekiden.worker.worker import Worker
 from tests.worker.child import slow
 from tests.worker.relay import QUICK, House, one_step, sums, working
 
@@ -102,6 +103,25 @@ async def test_a_draining_worker_finishes_its_step_and_leaves_the_next_to_others
     assert (think.status, integrate.status) == ("COMPLETED", "QUEUED")
     async with working(house.dsn, flow):
         await house.until(session)
+
+
+async def test_a_worker_that_is_cancelled_gives_back_what_it_ran(house: House) -> None:
+    started = asyncio.Event()
+
+    async def hangs(_ctx: object) -> str:
+        started.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    worker = Worker(lambda: house.dsn, [one_step(hangs)])
+    running = asyncio.create_task(worker.run())
+    await asyncio.wait_for(worker.ready.wait(), 10)
+    session = await house.begin("one")
+    await asyncio.wait_for(started.wait(), 5)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    (task,) = await house.sessions.tasks(session)
+    assert task.status == "QUEUED"
 
 
 async def test_cut_connections_lose_nothing_and_repeat_nothing(house: House) -> None:

@@ -117,8 +117,9 @@ class Worker:
             ]
             try:
                 await self._claim_until_stopped()
-                await self._drain()
+                await self._drain(self._options.drain)
             finally:
+                await self._drain(0)  # stopped otherwise: nothing is left to run on unwatched
                 for task in background:
                     task.cancel()
                 await asyncio.gather(*background, return_exceptions=True)
@@ -203,10 +204,11 @@ class Worker:
         await self._say_hello()
         self._doorbell.reconnect()
 
-    async def _drain(self) -> None:
+    async def _drain(self, seconds: float) -> None:
+        self._chains.closing = True
         if len(self._chains):
             telemetry.emit("worker_draining", worker=self.id, busy=len(self._chains))
-            self._cut_short = await self._chains.finish(self._options.drain)
+            self._cut_short = await self._chains.finish(seconds)
 
     async def _let_go(self) -> None:
         """Close the writers and say goodbye; without a database there is no one to tell."""
