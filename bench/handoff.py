@@ -104,18 +104,32 @@ def percentiles(values: list[float]) -> tuple[float, float]:
     return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
 
 
-async def bare_commits(dsn: str, count: int = 2000) -> list[float]:
-    """Return the milliseconds of single-row durable commits on a connection like the worker's."""
+BARE_TABLE = "CREATE TABLE IF NOT EXISTS bare (id bigserial PRIMARY KEY, result json)"
+BARE_COMMIT = "INSERT INTO bare (result) VALUES ($1::json)"
+# The least that is still a hand-off: a result stored and the next step inserted, nothing else.
+BARE_HANDOFF = """
+WITH done AS (UPDATE bare SET result = $2::json WHERE id = $1 AND result IS NULL RETURNING id)
+INSERT INTO bare (result) SELECT NULL FROM done RETURNING id
+"""
+
+
+async def bare_commits(dsn: str, count: int = 2000) -> tuple[list[float], list[float]]:
+    """Return the milliseconds of bare commits, and of bare hand-offs, on such a connection."""
     connection = await connect(dsn)
-    await connection.execute("CREATE TABLE IF NOT EXISTS bare (id bigserial, result json)")
-    statement = await connection.prepare("INSERT INTO bare (result) VALUES ($1::json)")
-    took = []
+    await connection.execute(BARE_TABLE)
+    commit = await connection.prepare(BARE_COMMIT)
+    handoff = await connection.prepare(BARE_HANDOFF)
+    last = await connection.fetchval("INSERT INTO bare (result) VALUES (NULL) RETURNING id")
+    commits, handoffs = [], []
     for _ in range(count):
         began = time.perf_counter()
-        await statement.fetch('{"ok":true}')
-        took.append((time.perf_counter() - began) * 1000)
+        await commit.fetch('{"ok":true}')
+        commits.append((time.perf_counter() - began) * 1000)
+        began = time.perf_counter()
+        last = await handoff.fetchval(last, '{"ok":true}')
+        handoffs.append((time.perf_counter() - began) * 1000)
     await connection.close()
-    return took
+    return commits, handoffs
 
 
 async def one_session_at_a_time(dsn: str, connection, count: int = 60) -> list[float]:
@@ -183,11 +197,13 @@ async def hold(dsn: str, count: int) -> None:
 async def measure(dsn: str, arguments: argparse.Namespace) -> dict[str, float]:
     await migrate(dsn)
     connection = await connect(dsn)
-    rates, hops_1, hops_256, bare = [], [], [], []
+    rates, hops_1, hops_256, bare, bare_handoff = [], [], [], [], []
     async with worker(dsn, 1):
         pass  # registers the flow
     for repeat in range(arguments.repeats):
-        bare += await bare_commits(dsn)
+        commits, handoffs = await bare_commits(dsn)
+        bare += commits
+        bare_handoff += handoffs
         hops_1 += await one_session_at_a_time(dsn, connection)
         rate, some = await many_sessions(dsn, connection, 256, arguments.sessions)
         rates.append(rate)
@@ -206,6 +222,7 @@ async def measure(dsn: str, arguments: argparse.Namespace) -> dict[str, float]:
     p50_1, p99_1 = percentiles(hops_1)
     p50_256, p99_256 = percentiles(hops_256)
     bare_p50, bare_p99 = percentiles(bare)
+    handoff_p50, handoff_p99 = percentiles(bare_handoff)
     return {
         "steps_per_s_256": round(statistics.median(rates)),
         "hop_p50_ms_1": round(p50_1, 3),
@@ -214,6 +231,8 @@ async def measure(dsn: str, arguments: argparse.Namespace) -> dict[str, float]:
         "hop_p99_ms_256": round(p99_256, 3),
         "bare_commit_p50_ms": round(bare_p50, 3),
         "bare_commit_p99_ms": round(bare_p99, 3),
+        "bare_handoff_p50_ms": round(handoff_p50, 3),
+        "bare_handoff_p99_ms": round(handoff_p99, 3),
         "idle_tx_per_s": round(idle, 4),
         "rss_mb_2000": float(held.stdout),
         "n_hops_1": len(hops_1),
@@ -232,6 +251,7 @@ def report(found: dict[str, float]) -> str:
     ]
     for title, key, n, note in (
         ("bare durable commit, ms", "bare_commit_{}_ms", "n_bare", ""),
+        ("bare hand-off, ms", "bare_handoff_{}_ms", "n_bare", ""),
         ("hop, 1 session, ms", "hop_{}_ms_1", "n_hops_1", f"  {ratio:.2f} x the bare commit"),
         ("hop, 256 sessions, ms", "hop_{}_ms_256", "n_hops_256", ""),
     ):
