@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from ekiden.flows.viral.text import (
     SaidHashtag,
@@ -18,7 +18,8 @@ from ekiden.flows.viral.text import (
     SaidLine,
     SaidPassage,
     SaidPoint,
-    lines,
+    distinct,
+    prose,
     said,
 )
 
@@ -97,20 +98,29 @@ class VoiceAnswer(AnswerModel):
 
 
 class PostAnswer(AnswerModel):
-    """The text of one post; made to measure by ``post_answer``."""
+    """One post, by the paragraph; made to measure by ``post_answer``."""
 
-    text: str
+    paragraphs: list[str]
+
+    @property
+    def text(self) -> str:
+        """The post as it is published: a blank line between paragraphs, none of them twice."""
+        return "\n\n".join(distinct(self.paragraphs))
 
 
 @cache
-def post_answer(least: int, most: int) -> type[PostAnswer]:
-    """Return the answer model of a post of ``least`` to ``most`` characters."""
-    text = Annotated[
-        str,
-        StringConstraints(min_length=least, max_length=most),
-        said(most, lines),
-    ]
-    return create_model("PostAnswer", __base__=PostAnswer, text=(text, ...))
+def post_answer(most: int, paragraphs: int) -> type[PostAnswer]:
+    """Return the answer model of a post that shall have at most ``most`` characters."""
+    each = (most + 2) // paragraphs - 2  # a blank line between two
+    paragraph = Annotated[str, prose(20, each), said(each)]
+    return create_model(
+        "PostAnswer",
+        __base__=PostAnswer,
+        paragraphs=(
+            Annotated[list[paragraph], Field(min_length=1, max_length=paragraphs)],
+            ...,
+        ),
+    )
 
 
 class AimAnswer(AnswerModel):

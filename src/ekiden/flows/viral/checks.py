@@ -7,7 +7,7 @@ so a step that threw it away later would throw it away for ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, get_origin
 
 from ekiden.flows.viral.answers import (
@@ -20,6 +20,7 @@ from ekiden.flows.viral.answers import (
 from ekiden.flows.viral.platforms import Platform
 from ekiden.flows.viral.schemas import Concept
 from ekiden.flows.viral.text import (
+    distinct,
     echoes,
     has_link,
     has_markup,
@@ -98,15 +99,6 @@ def _taken(others: dict[str, str], own: str, text: str, complaint: str) -> str |
         return complaint
     others[own] = text
     return None
-
-
-def distinct(texts: Iterable[str]) -> list[str]:
-    """Return the texts without those that read the same as an earlier one, in order."""
-    kept: list[str] = []
-    for text in texts:
-        if says_something(text) and not any(same(text, other) for other in kept):
-            kept.append(text)
-    return kept
 
 
 def _texts(answer: AnswerModel) -> Iterator[tuple[str, str]]:

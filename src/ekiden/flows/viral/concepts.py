@@ -10,6 +10,7 @@ from ekiden.flows.viral.answers import ConceptAnswer, IdeaAnswer
 from ekiden.flows.viral.opportunities import Opportunities
 from ekiden.flows.viral.schemas import Concept, ConceptReport, Idea, Ideas, OpportunityReport
 from ekiden.flows.viral.steps import ask, together
+from ekiden.flows.viral.text import distinct
 from ekiden.flows.viral.words import APPROACHES, said_in
 
 
@@ -76,8 +77,8 @@ class Concepts(Phase):
             concepts=[
                 Concept(
                     **idea.model_dump(),
-                    outline=checks.distinct(answer.outline),
-                    hashtags=checks.distinct(answer.hashtags),
+                    outline=distinct(answer.outline),
+                    hashtags=distinct(answer.hashtags),
                     visual=answer.visual,
                     timing=said_in(ctx.input.language, answer.timing),
                 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ekiden.core.flow import Context, Phase
-from ekiden.flows.viral import checks
 from ekiden.flows.viral.answers import CriteriaAnswer, OpportunityAnswer
 from ekiden.flows.viral.schemas import Criteria, Opportunity, OpportunityReport, TrendReport
 from ekiden.flows.viral.steps import ask, bullets, together
+from ekiden.flows.viral.text import distinct
 from ekiden.flows.viral.trends import Trends
 
 
@@ -26,7 +26,7 @@ class Opportunities(Phase):
             CriteriaAnswer,
             trends=bullets(trend.name for trend in report.trends),
         )
-        return Criteria(audience=answer.audience, criteria=checks.distinct(answer.criteria))
+        return Criteria(audience=answer.audience, criteria=distinct(answer.criteria))
 
     async def integrate(self, ctx: Context, plan: Criteria) -> OpportunityReport:
         """Judge each trend by the criteria, and rank."""

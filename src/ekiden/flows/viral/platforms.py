@@ -16,6 +16,7 @@ class Platform:
 
     limit: int  # the longest post, hashtags included, in the platform's own count
     aim: int  # the length, in English characters, that people read to the end
+    paragraphs: int  # how many read well, at most
     hashtags: int  # how many look natural
     weighted: bool = False  # counts a Japanese character as two
 
@@ -32,19 +33,15 @@ class Platform:
         room = self.limit - 40
         return min(room // 2 if self.weighted and language == "ja" else room, 2 * self.aim)
 
-    def least_in(self, language: str) -> int:
-        """Return the fewest characters that are a post and not only its headline."""
-        return 30 if language == "ja" else 60
-
 
 PLATFORMS: dict[PlatformName, Platform] = {
-    "X": Platform(limit=280, aim=200, hashtags=2, weighted=True),
-    "Instagram": Platform(limit=2200, aim=500, hashtags=3),
-    "LinkedIn": Platform(limit=3000, aim=700, hashtags=3),
-    "Threads": Platform(limit=500, aim=280, hashtags=1),
-    "TikTok": Platform(limit=2200, aim=220, hashtags=3),
-    "Facebook": Platform(limit=5000, aim=400, hashtags=2),
-    "Bluesky": Platform(limit=300, aim=200, hashtags=2),
+    "X": Platform(limit=280, aim=200, paragraphs=2, hashtags=2, weighted=True),
+    "Instagram": Platform(limit=2200, aim=500, paragraphs=4, hashtags=3),
+    "LinkedIn": Platform(limit=3000, aim=700, paragraphs=6, hashtags=3),
+    "Threads": Platform(limit=500, aim=280, paragraphs=3, hashtags=1),
+    "TikTok": Platform(limit=2200, aim=220, paragraphs=3, hashtags=3),
+    "Facebook": Platform(limit=5000, aim=400, paragraphs=4, hashtags=2),
+    "Bluesky": Platform(limit=300, aim=200, paragraphs=2, hashtags=2),
 }
 
 if set(PLATFORMS) != set(get_args(PlatformName)):  # a platform without rules cannot be chosen

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints
@@ -49,8 +49,8 @@ def visible(text: str) -> str:
 def whole(text: str, limit: int) -> str:
     """Take back to its last whole sentence or word a text that was cut off at ``limit``.
 
-    A model that is held to a schema stops at exactly ``maxLength``, in the middle of a word. Any
-    other text is returned as it is; so is one where nothing sensible would be left.
+    A model that is held to ``prose`` stops exactly there, in the middle of a word. Any other text
+    is returned as it is; so is one where nothing sensible would be left.
     """
     if len(text) != limit or _SENTENCE_END.search(text[-2:]):
         return text
@@ -76,7 +76,7 @@ def says_something(text: str) -> bool:
 def is_code(text: str) -> bool:
     """Whether a text is mostly digits and signs, as when a small model drifts into code."""
     letters = sum(character.isalpha() or character.isspace() for character in text)
-    return len(text) >= 12 and letters < 0.65 * len(text)
+    return len(text) >= 12 and text[0] != "#" and letters < 0.55 * len(text)
 
 
 def has_link(text: str) -> bool:
@@ -92,18 +92,18 @@ def has_markup(text: str) -> bool:
 def echoes(text: str, told: str) -> bool:
     """Whether a text hands back a stretch of what the model was told to do.
 
-    About six words are a stretch: fewer are found in any honest sentence.
+    About eight words are a stretch: fewer are found in any honest sentence.
     """
     labels = [line.casefold() for line in told.splitlines() if line.endswith((":", "："))]
     if any(text.casefold().startswith(label) for label in labels):
         return True
     said = _letters(text)
-    size = 28 if text.isascii() else 16  # Japanese says as much in fewer characters
+    size = min(len(said), 40 if text.isascii() else 20)  # Japanese says as much in fewer
+    if size < (20 if text.isascii() else 10):
+        return False
+    stretches = {said[start : start + size] for start in range(len(said) - size + 1)}
     return any(
-        len(line) >= 20
-        and len(said) >= 12
-        and any(said[start : start + size] in line for start in range(max(1, len(said) - size + 1)))
-        for line in map(_letters, told.splitlines())
+        stretch in line for line in map(_letters, told.splitlines()) for stretch in stretches
     )
 
 
@@ -116,6 +116,15 @@ def runs_in_circles(text: str) -> bool:
 def same(one: str, other: str) -> bool:
     """Whether two texts are the same to a reader: letters and digits only, any case."""
     return _letters(one) == _letters(other)
+
+
+def distinct(texts: Iterable[str]) -> list[str]:
+    """Return the texts without those that read the same as an earlier one, in order."""
+    kept: list[str] = []
+    for text in texts:
+        if says_something(text) and not any(same(text, other) for other in kept):
+            kept.append(text)
+    return kept
 
 
 def _letters(text: str) -> str:
@@ -143,21 +152,22 @@ Id = Annotated[str, StringConstraints(pattern=r"^[a-z][0-9]{1,2}$", max_length=3
 # What a model is asked for: tight, so that even a very small one comes to an end in time.
 
 
-def _prose(least: int, most: int, first: str = "A-Za-z0-9") -> Any:
-    """Show a model that is held to the schema a pattern of plain prose: no brackets, no markup.
+def prose(least: int, most: int) -> Any:
+    """Show a model that is held to the schema a pattern of plain prose; enforce only the bounds.
 
-    It is shown and not enforced. A small model that drifts into code or timestamps cannot do so
-    under it; a large one that puts a word into quotation marks has done nothing wrong.
+    Under the pattern a small model cannot drift into code, markup or timestamps, and stops at
+    ``most``. A large one that puts a word into quotation marks, or writes a little more, has done
+    nothing wrong, and its paid answer is not thrown away for it.
     """
-    signs = " ,.!?'():;%$&+-"
-    pattern = f"^[{first}¡-\U0010ffff][A-Za-z0-9¡-\U0010ffff{signs}]{{{least - 1},{most - 1}}}$"
-    return Field(min_length=least, max_length=most, json_schema_extra={"pattern": pattern})
+    letters, signs = "A-Za-z¡-\U0010ffff", "0-9 ,.!?'();%$&+-"
+    pattern = f"^[{letters}][{letters}{signs}]{{{least - 1},{most - 1}}}$"
+    return Field(min_length=2, max_length=2 * most, json_schema_extra={"pattern": pattern})
 
 
-SaidLabel = Annotated[str, _prose(4, 80), said(80)]
-SaidPoint = Annotated[str, _prose(4, 100, first="A-Za-z"), said(100)]
-SaidLine = Annotated[str, _prose(8, 140, first="A-Za-z"), said(140)]
-SaidPassage = Annotated[str, _prose(12, 240, first="A-Za-z"), said(240)]
+SaidLabel = Annotated[str, prose(4, 80), said(80)]
+SaidPoint = Annotated[str, prose(4, 100), said(100)]
+SaidLine = Annotated[str, prose(8, 140), said(140)]
+SaidPassage = Annotated[str, prose(12, 240), said(240)]
 # Letters of English and Japanese; a class that a grammar can be made of. Starts with a letter.
 SaidHashtag = Annotated[
     str,

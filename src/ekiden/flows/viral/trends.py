@@ -23,7 +23,7 @@ from ekiden.flows.viral.schemas import (
     ViralInput,
 )
 from ekiden.flows.viral.steps import ask, numbered, together
-from ekiden.flows.viral.text import same
+from ekiden.flows.viral.text import distinct, same
 from ekiden.search.protocol import Source
 
 _SOURCES_EACH = 5  # a query keeps this many
@@ -38,7 +38,7 @@ class Trends(Phase):
         """Choose what to look up: the theme itself, and angles on it."""
         given: ViralInput = ctx.input
         answer = await ask(ctx, "queries", QueriesAnswer)
-        queries = checks.distinct([given.theme[:160], *answer.queries])
+        queries = distinct([given.theme[:160], *answer.queries])
         return SearchPlan(queries=[SearchQuery(query=query) for query in queries[:5]])
 
     def each(self, plan: SearchPlan) -> list[SearchQuery]:
