@@ -3,6 +3,7 @@
 Each event is one structured log line. Names, and the fields beside session, phase, step, task and
 attempt:
 
+    flow_left_out       flow, error                        an installed flow cannot be loaded
     worker_started      worker, model, flows, capacity     a worker said hello
     worker_draining     worker, busy                       it finishes what it has
     worker_stopped      worker                             it said goodbye
@@ -15,6 +16,9 @@ attempt:
     answer_repaired     complaint, left  (debug)           a useless answer got another turn
     database_lost       error, next_try_s                  the database does not answer
     database_back       after_s                            it does again
+    doorbell_lost       error, next_try_s                  the listening connection is gone
+    database_unreachable, database_busy, value_refused, request_failed, request_crashed,
+    events_unread                                          the API could not answer as asked
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from typing import Any
 import structlog
 
 _LEVELS = {
+    "flow_left_out": logging.ERROR,
     "answer_repaired": logging.DEBUG,
     "attempt_completed": logging.DEBUG,
     "attempt_refused": logging.WARNING,

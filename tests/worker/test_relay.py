@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import asyncpg
 
+from ekiden import Context, Flow, Phase
 from ekiden.core.model import Options
-from tests.worker.relay import QUICK, House, one_step, sums, working
+from ekiden.flows.registry import CompiledFlow
+from tests.worker.relay import QUICK, Count, House, one_step, sums, working
 
 
 async def test_steps_advance_by_themselves_and_the_phase_waits_for_a_person(house: House) -> None:
@@ -174,3 +176,29 @@ async def test_two_workers_on_many_sessions_lose_nothing_and_repeat_nothing(hous
     rows = await house.pool.fetch("SELECT outcome, count(*) FROM ekiden.attempts GROUP BY outcome")
     tasks = await house.pool.fetchval("SELECT count(*) FROM ekiden.api_tasks")
     assert [tuple(row) for row in rows] == [("COMPLETED", tasks)]
+
+
+async def test_a_wrong_result_from_outside_fails_the_task_and_resume_drops_it(house: House) -> None:
+    started = asyncio.Event()
+
+    class Numbers(Phase):
+        """Numbers"""
+
+        async def think(self, ctx: Context) -> list[int]:
+            started.set()
+            await asyncio.sleep(0.3 if ctx.attempt == 1 else 0)
+            return [1]
+
+        async def integrate(self, ctx: Context, plan: list[int]) -> int:
+            return len(plan)
+
+    flow = CompiledFlow(Flow("numbers", input=Count, phases=[Numbers]))
+    async with working(house.dsn, flow):
+        session = await house.begin("numbers")
+        await asyncio.wait_for(started.wait(), 5)
+        (task,) = await house.sessions.tasks(session)
+        await house.sessions.deliver(session, task_id=task.id, attempt=1, result="no list")
+        progress = await house.until(session, "FAILED")
+        assert progress["error"]["kind"] == "ResultInvalid"
+        await house.sessions.resume(session, actor="me")
+        await house.until(session)

@@ -17,6 +17,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from ekiden import telemetry
 from ekiden.core.flow import Flow, PhaseSpec, StepSpec
 from ekiden.core.model import StepKind
 from ekiden.errors import FlowError, InputInvalid, ResultInvalid, UnknownFlow
@@ -175,12 +176,18 @@ class CompiledFlow:
 def load_flows(references: Sequence[str] = ()) -> list[CompiledFlow]:
     """Load the installed flows (entry points ``ekiden.flows``) and those given as ``module:name``.
 
+    An installed flow that cannot be loaded is told and left out: it must not stop the others.
+
     Raises:
-        FlowError: one cannot be loaded; the message names it.
+        FlowError: one that was asked for cannot be loaded; the message names it.
     """
     found: dict[str, CompiledFlow] = {}
     for point in entry_points(group=ENTRY_POINTS):
-        flow = _compiled(point.load, f"{point.name} = {point.value}")
+        try:
+            flow = _compiled(point.load, f"{point.name} = {point.value}")
+        except FlowError as error:
+            telemetry.emit("flow_left_out", flow=point.name, error=error.message)
+            continue
         found[flow.name] = flow
     for reference in references:
         flow = _compiled(partial(_import, reference), reference)

@@ -40,15 +40,15 @@ TRANSIENT = (
 def address_of(dsn: str) -> str:
     """Return where a DSN points, without its password, for people."""
     parts = urlsplit(dsn)
-    query = parse_qs(parts.query)
-    host = parts.hostname or query.get("host", ["localhost"])[0]
-    if host.startswith("/"):
-        return f"socket {host}, database {parts.path.lstrip('/') or 'default'}"
-    try:
-        port = parts.port or 5432
-    except ValueError:
-        port = 5432
-    return f"{host}:{port}, database {parts.path.lstrip('/') or 'default'}"
+    database = parts.path.lstrip("/") or "default"
+    # Several hosts are several addresses; urlsplit knows one only.
+    hosts = parts.netloc.rpartition("@")[2]
+    if not hosts:
+        hosts = ",".join(parse_qs(parts.query).get("host", ["localhost"]))
+    if hosts.startswith("/"):
+        return f"socket {hosts}, database {database}"
+    named = [h if h.rpartition("]")[2].count(":") else f"{h}:5432" for h in hosts.split(",")]
+    return f"{','.join(named)}, database {database}"
 
 
 @contextmanager

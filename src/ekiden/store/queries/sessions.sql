@@ -117,7 +117,7 @@ WITH locked AS MATERIALIZED (
 ), again AS (
     UPDATE ekiden.api_tasks t
     SET status = 'QUEUED', queued = true, awaiting = false, available_at = ekiden.now(),
-        error = NULL,  -- the attempts keep it
+        error = NULL, delivered = NULL,  -- the attempts keep the error; a wrong delivery is dropped
         budget_from = CASE WHEN t.status = 'FAILED' THEN t.attempt ELSE t.budget_from END
     FROM resumed r WHERE t.session_id = r.id AND (t.status = 'FAILED' OR t.awaiting)
 ), told AS (
