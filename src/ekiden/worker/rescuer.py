@@ -17,12 +17,12 @@ from ekiden.core.retry import MAX_DEATHS
 from ekiden.errors import DatabaseError
 from ekiden.store.workers import Workers
 
-EVERY = 60.0  # seconds between looks
+EVERY = 80.0  # seconds between looks
 SECOND_LOOK = 1.5  # seconds until a suspicion is looked at again
 
 
 class Rescuer:
-    """Looks for dead workers at the start, and then about once a minute."""
+    """Looks for dead workers at the start, and then every minute or so."""
 
     def __init__(self, workers: Workers, *, own_id: Callable[[], int]) -> None:
         self._workers = workers

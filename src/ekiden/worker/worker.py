@@ -32,7 +32,7 @@ from ekiden.worker.executor import Executor
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.rescuer import Rescuer
 
-SWEEP = 60.0  # seconds between looks that nothing asked for, while the bell works
+SWEEP = 80.0  # seconds between looks that nothing asked for, while the bell works
 CONTENDED = 0.2  # seconds until the next look at a task that another worker has its hand on
 LOST_CLAIM = 1.0  # seconds until a task that is ours and runs nowhere is believed to be lost
 ECHO = 5.0  # seconds in which a worker must hear its own bell
@@ -263,13 +263,13 @@ class Worker:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(self._look_at):
                     await self._wake.wait()
-            if clock() >= self._look_at:
-                self._more = True  # something is due, or the net beneath the bell
-                self._look_at = clock() + SWEEP
 
     async def _fill(self) -> None:
         """Claim while there is room and something may be due; note when to look again."""
         clock = asyncio.get_running_loop().time
+        if not self._more and clock() >= self._look_at:
+            # The timer: something is due, or nothing rang for long. Asking is cheaper than claiming.
+            self._more = await self._next_due() <= 0
         while self._chains.free > 0 and self._more:
             self._more = False  # a ring from here on counts again
             asked = self._chains.free
@@ -280,13 +280,19 @@ class Worker:
                 await self._chains.start(claimed)
             if len(claimed) == asked:
                 self._more = True
-                continue
-            due = await self._tasks.next_due(list(self._flow_of), self._options.only_session)
-            pause = SWEEP * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
-            if due is not None:
-                # Due now and still not ours: somebody else is claiming it this very moment.
-                pause = min(pause, due if due > 0 else CONTENDED)
-            self._look_at = clock() + pause
+            elif await self._next_due() <= 0:
+                # Due and still not ours: somebody else is claiming it this very moment.
+                self._look_at = clock() + CONTENDED
+        if self._more:
+            self._look_at = clock() + SWEEP  # no slot is free: the next one that is looks
+
+    async def _next_due(self) -> float:
+        """Return in how many seconds a task is due, and note it; the sweep where none is."""
+        due = await self._tasks.next_due(list(self._flow_of), self._options.only_session)
+        sweep = SWEEP * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+        pause = sweep if due is None else min(due, sweep)
+        self._look_at = asyncio.get_running_loop().time() + pause
+        return pause
 
     async def _find_lost_claims(self) -> None:
         """After a claim whose answer was lost: give back what is ours and runs nowhere.
