@@ -268,7 +268,7 @@ class Worker:
         """Claim while there is room and something may be due; note when to look again."""
         clock = asyncio.get_running_loop().time
         if not self._more and clock() >= self._look_at:
-            # The timer: something is due, or nothing rang for long. Asking is cheaper than claiming.
+            # The timer: something is due, or nothing rang for long. Asking first is cheaper.
             self._more = await self._next_due() <= 0
         while self._chains.free > 0 and self._more:
             self._more = False  # a ring from here on counts again
