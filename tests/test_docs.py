@@ -14,12 +14,6 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
-# Where packages come from is the reader's business.
-REGISTRIES = re.compile(
-    r"pypi\.org|pythonhosted\.org|npmjs\.(?:org|com)|crates\.io|anaconda\.(?:org|com)"
-    r"|ghcr\.io|quay\.io|docker\.io|index-url",
-    re.IGNORECASE,
-)
 
 
 def _name(path: Path) -> str:
@@ -60,11 +54,6 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
         if not page.exists() or (anchor and anchor not in _anchors(page)):
             broken.append(target)
     assert not broken
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
-def test_no_document_names_a_registry(document: Path) -> None:
-    assert not REGISTRIES.findall(document.read_text("utf-8"))
 
 
 def test_every_setting_has_a_row_with_its_default() -> None:
