@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import asyncpg
 import orjson
 
+from ekiden import failpoint
 from ekiden.core import records
 from ekiden.core.model import Event, Options
 from ekiden.core.progress import progress
@@ -67,7 +68,10 @@ class Sessions:
                 connection.transaction(isolation="read_committed"),
             ):
                 await connection.execute(sql("lock_session"), session_id)
-                return await connection.fetchrow(sql(query), session_id, *args)
+                failpoint.reach("review.before")
+                row = await connection.fetchrow(sql(query), session_id, *args)
+            failpoint.reach("review.after")
+        return row
 
     # -- what people do -----------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from ekiden import telemetry
+from ekiden import failpoint, telemetry
 from ekiden.core.model import ClaimedTask
 from ekiden.core.retry import GiveUp, decide_retry
 from ekiden.errors import DatabaseError, DatabaseUnreachable, StepError
@@ -150,8 +150,10 @@ class Chains:
             self.free -= extra
             completion.room = 1 + extra
         used = 0
+        failpoint.reach("commit.before", task.step, task.phase)
         try:
             following = await self._committer.submit(completion)
+            failpoint.reach("commit.after", task.step, task.phase)
             used = max(0, len(following or ()) - 1)
         except StepError as error:
             await self._attempt_failed(task, leg, error)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import asyncpg
 
-from ekiden import telemetry
+from ekiden import failpoint, telemetry
 from ekiden.core.model import ClaimedTask
 from ekiden.errors import DatabaseError, DatabaseUnreachable, ResultInvalid
 from ekiden.store.connection import TRANSIENT, UNREACHABLE, connect
@@ -169,6 +169,7 @@ class _Lane:
             pause = min(pause * 2, _MAX_PAUSE)
 
     async def _send(self, handoff: Handoff, batch: list[_Entry], *, doubtful: bool) -> None:
+        failpoint.reach_soon("commit.sent", batch[0][0].task.step, batch[0][0].task.phase)
         handed = await handoff.complete(self._worker_id(), [c for c, _ in batch])
         refused: list[_Entry] = []
         for position, entry in enumerate(batch):

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from ekiden import telemetry
+from ekiden import failpoint, telemetry
 from ekiden.core.flow import Phase
 from ekiden.core.model import ClaimedTask
 from ekiden.errors import AnswerInvalid, FlowError, ModelError, ModelUnavailable, SearchError
@@ -203,6 +203,7 @@ class StepContext:
             except AnswerInvalid:
                 continue  # it was stored, but its attempt ended before anyone read it
         started = monotonic()
+        self._reach("call.before")
         try:
             raw = await provider.send(request)
         except ModelError as error:
@@ -210,7 +211,9 @@ class StepContext:
             raise
         call.took = timedelta(seconds=monotonic() - started)
         call.answer, call.content_type, call.http_status = raw.body, raw.content_type, raw.status
+        self._reach("call.answered")
         await self._ledger.append(call)
+        self._reach("call.stored")
         try:
             read = provider.read(raw)
             call.model = read.model or call.model
@@ -259,6 +262,9 @@ class StepContext:
             request_hash=hashlib.sha256(asked).digest(),
             request=asked,
         )
+
+    def _reach(self, name: str) -> None:
+        failpoint.reach(name, self._task.step, self._task.phase)
 
     async def _failed(self, call: Call, started: float, error: ModelError | SearchError) -> None:
         call.took = timedelta(seconds=monotonic() - started)

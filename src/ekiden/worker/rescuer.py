@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from ekiden import telemetry
+from ekiden import failpoint, telemetry
 from ekiden.core.retry import MAX_DEATHS
 from ekiden.errors import DatabaseError
 from ekiden.store.workers import Workers
@@ -47,6 +47,8 @@ class Rescuer:
             dead = {worker: True for worker in dead if worker in again}
         if not dead:
             return 0
+        failpoint.reach("rescue.before")
+        failpoint.reach_soon("rescue.sent")
         tasks = await self._workers.rescue(list(dead), max_deaths=MAX_DEATHS)
         telemetry.emit("tasks_rescued", workers=list(dead), tasks=tasks)
         return tasks

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from ekiden import __version__, telemetry
+from ekiden import __version__, failpoint, telemetry
 from ekiden.core.model import WorkerState
 from ekiden.core.retry import MAX_DEATHS
 from ekiden.errors import DatabaseError
@@ -273,10 +273,12 @@ class Worker:
         while self._chains.free > 0 and self._more:
             self._more = False  # a ring from here on counts again
             asked = self._chains.free
+            failpoint.reach("claim.before")
             claimed = await self._tasks.claim(
                 self.id, list(self._flow_of), asked, self._options.only_session
             )
             if claimed:
+                failpoint.reach("claim.after", claimed[0].step, claimed[0].phase)
                 await self._chains.start(claimed)
             if len(claimed) == asked:
                 self._more = True
