@@ -48,7 +48,8 @@ class Chains:
         self._look_again = look_again
         self._slot_freed = slot_freed
         self._flow_of = flow_of
-        self._running: dict[int, asyncio.Task[None]] = {}  # by task id
+        # By task id, what runs it. A tuple: it is made once a step.
+        self._running: dict[int, tuple[asyncio.Task[None], ClaimedTask]] = {}
 
     def connect(self, tasks: Tasks, executor: Executor, committer: Committer) -> None:
         """Say what to run with."""
@@ -61,6 +62,17 @@ class Chains:
 
     def __contains__(self, task_id: int) -> bool:
         return task_id in self._running
+
+    def attempts(self) -> dict[int, int]:
+        """Return the attempts that run: their numbers by task id."""
+        return {id_: task.attempt for id_, (_, task) in self._running.items()}
+
+    def abort(self, attempts: dict[int, int]) -> None:
+        """Stop these attempts (numbers by task id) in the middle: they lost their task."""
+        for id_, number in attempts.items():
+            chain, task = self._running.get(id_, (None, None))
+            if chain is not None and task is not None and task.attempt == number:
+                chain.cancel()
 
     async def start(self, claimed: list[ClaimedTask]) -> None:
         """Give claimed tasks their slots and run them."""
@@ -79,16 +91,16 @@ class Chains:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._running:
-                    await asyncio.wait(list(self._running.values()))
+                    await asyncio.wait([chain for chain, _ in self._running.values()])
         cut_short = bool(self._running)
         self.cancel()
         if self._running:
-            await asyncio.wait(list(self._running.values()))
+            await asyncio.wait([chain for chain, _ in self._running.values()])
         return cut_short
 
     def cancel(self) -> None:
         """Stop everything in the middle; each task is given back."""
-        for chain in list(self._running.values()):
+        for chain, _ in list(self._running.values()):
             chain.cancel()
 
     async def give_back(self, task: ClaimedTask) -> None:
@@ -98,7 +110,7 @@ class Chains:
 
     def _spawn(self, task: ClaimedTask, leg: Leg | None) -> None:
         """Run a task in a slot that was taken for it already."""
-        self._running[task.id] = asyncio.create_task(self._chain(task, leg))
+        self._running[task.id] = asyncio.create_task(self._chain(task, leg)), task
 
     async def _chain(self, task: ClaimedTask, leg: Leg | None) -> None:
         """Run a task and everything that its completion hands to this worker."""
@@ -115,7 +127,7 @@ class Chains:
                 self._forget(task, me)
                 task, *others = following
                 leg = replace(leg, generation=task.generation)
-                self._running[task.id] = me
+                self._running[task.id] = me, task
                 for other in others:
                     self._spawn(other, leg)
         except asyncio.CancelledError:
@@ -131,7 +143,8 @@ class Chains:
 
     def _forget(self, task: ClaimedTask, chain: asyncio.Task[None]) -> None:
         """Forget that a chain runs a task; its next attempt may be running here already."""
-        if self._running.get(task.id) is chain:
+        known = self._running.get(task.id)
+        if known is not None and known[0] is chain:
             del self._running[task.id]
 
     async def _attempt(self, task: ClaimedTask, leg: Leg) -> tuple[list[ClaimedTask], Leg] | None:
