@@ -1,0 +1,535 @@
+"""Real processes to break: a PostgreSQL, a scripted provider, workers and an API.
+
+with Site(seed=1) as site:                       # PostgreSQL and the provider
+    async with House(site) as house:             # a database of its own, and its processes
+        session = await house.create("key-1")
+        worker = house.worker()                  # the real ``ekiden worker``
+        await house.drain(timeout=60)            # approves gates until all sessions ended
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import asyncpg
+
+from chaos import flows
+from ekiden.core.model import Options
+from ekiden.errors import DatabaseError, NoGate
+from ekiden.flows.registry import CompiledFlow
+from ekiden.store.connection import open_pool
+from ekiden.store.embedded import EmbeddedServer
+from ekiden.store.migrate import migrate
+from ekiden.store.sessions import Sessions
+from ekiden.store.workers import Workers
+
+ROOT = Path(__file__).parents[1]
+FLOW = "chaos.flows:chaos"
+MODEL = "openai:chaos-1"
+ENDED = ("COMPLETED", "FAILED", "CANCELLED")
+RUNS_ON = Options(auto_phases=True, retry_delay=timedelta(milliseconds=20), max_retries=20)
+
+_POLL = 0.02  # seconds between looks of the harness
+_TEMPLATE = "chaos_template"
+
+
+class NotReached(AssertionError):
+    """What was waited for did not come about."""
+
+
+class Process:
+    """One process of a house, and what can be done to it."""
+
+    def __init__(self, name: str, command: list[str], environment: dict[str, str], log: Path):
+        self.name = name
+        self.log = log
+        self.started = time.time()
+        reading, writing = os.pipe()
+        with log.open("ab") as out:
+            self.popen = subprocess.Popen(
+                command,
+                cwd=log.parent,
+                env={
+                    **environment,
+                    "EKIDEN_SUPERVISOR": str(os.getpid()),  # it ends when we do
+                    "EKIDEN_READY_FD": str(writing),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                pass_fds=(writing,),
+            )
+        os.close(writing)
+        os.set_blocking(reading, False)
+        self._ready_fd = reading
+        self._ready = False
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, negative for a signal; None while it lives."""
+        return self.popen.poll()
+
+    @property
+    def alive(self) -> bool:
+        return self.code is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has said that it is ready, at any time."""
+        if not self._ready and self._ready_fd >= 0:
+            with contextlib.suppress(BlockingIOError):
+                self._ready = os.read(self._ready_fd, 1) == b"1"
+        return self._ready
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self.popen.kill()
+        self.popen.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self.popen.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.popen.send_signal(signal.SIGCONT)
+
+    def terminate(self) -> None:
+        """SIGTERM: it drains."""
+        self.popen.terminate()
+
+    async def gone(self, timeout: float = 60.0) -> int:
+        """Wait until it is gone; return its exit code."""
+        await wait_until(lambda: not self.alive, timeout, self._why("is still there"))
+        assert self.code is not None
+        return self.code
+
+    async def is_ready(self, timeout: float = 60.0) -> Self:
+        """Wait until it is ready.
+
+        Raises:
+            NotReached: it died first, or took too long; ends with its log.
+        """
+        await wait_until(
+            lambda: self.ready or not self.alive, timeout, self._why("does not get ready")
+        )
+        if not self.ready:
+            raise NotReached(self._why(f"died with {self.code} before it was ready")())
+        return self
+
+    def last_words(self, size: int = 2000) -> str:
+        return self.log.read_text(errors="replace")[-size:]
+
+    def close(self) -> None:
+        if self.alive:
+            self.thaw()
+            self.kill()
+        if self._ready_fd >= 0:
+            os.close(self._ready_fd)
+            self._ready_fd = -1
+
+    def _why(self, what: str) -> Callable[[], str]:
+        return lambda: f"{self.name} ({self.pid}) {what}:\n{self.last_words()}"
+
+
+class Provider:
+    """The scripted provider as a process."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.seed = seed
+        self.log = folder / "provider.jsonl"
+        self._port_file = folder / "provider.port"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self) -> None:
+        """Start it, on the port it had before if it had one."""
+        self._port_file.unlink(missing_ok=True)
+        with (self._folder / "provider.err").open("ab") as out:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "chaos.provider", "--seed", str(self.seed)),
+                    *("--port-file", str(self._port_file), "--log", str(self.log)),
+                    *("--port", str(self.port), "--parent", str(os.getpid())),
+                ],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+        give_up = time.monotonic() + 30
+        while not self._port_file.exists():
+            if self._process.poll() is not None or time.monotonic() > give_up:
+                words = (self._folder / "provider.err").read_text()
+                raise NotReached(f"the provider did not start: {words[-2000:]}")
+            time.sleep(_POLL)
+        self.port = int(self._port_file.read_text())
+
+    def stop(self) -> None:
+        """kill -9."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def control(self, **knobs: Any) -> dict[str, Any]:
+        """Set how it behaves (see ``chaos.provider.Control``) and return how it does.
+
+        ``heal=True`` puts everything back first. Blocks for about a millisecond.
+        """
+        asking = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/control", data=json.dumps(knobs).encode(), method="POST"
+        )
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(asking, timeout=10) as answer:
+            return dict(json.load(answer))
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return the log so far: the billing oracle."""
+        if not self.log.exists():
+            return []
+        lines = self.log.read_text().splitlines(keepends=True)
+        # The last line may be half written while the provider lives, or was killed.
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+class Site:
+    """A PostgreSQL and a provider. Open it in the main thread; several houses may share it.
+
+    Args:
+        seed: of the provider.
+        folder: where everything is kept; None is a temporary one, removed at the end.
+        settings: of PostgreSQL, on top of these: fsync on, small.
+    """
+
+    def __init__(
+        self, *, seed: int = 1, folder: Path | None = None, settings: dict[str, str] | None = None
+    ) -> None:
+        self._temporary = folder is None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="ekiden-chaos-"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o755)
+        self.seed = seed
+        self.server = EmbeddedServer(
+            self.folder / "pg",
+            settings={"shared_buffers": "32MB", "max_wal_size": "256MB", **(settings or {})},
+        )
+        self.provider = Provider(self.folder, seed)
+        self._numbers = count(1)
+        self._template: str | None = None
+        self._lock = asyncio.Lock()
+
+    def __enter__(self) -> Self:
+        self.server.start()
+        self.provider.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.provider.stop()
+        self.server.stop()
+        if self._temporary and kind is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- the database ---------------------------------------------------------------------------
+
+    async def database(self) -> str:
+        """Return the DSN of a new database, migrated, with the chaos flow registered."""
+        async with self._lock:  # a template with a connection to it cannot be copied
+            if self._template is None:
+                await self.admin(f"CREATE DATABASE {_TEMPLATE}")
+                dsn = self.dsn_of(_TEMPLATE)
+                await migrate(dsn)
+                async with open_pool(dsn, size=1) as pool:
+                    await _register(Workers(pool, dsn), CompiledFlow(flows.chaos))
+                self._template = _TEMPLATE
+            name = f"house_{next(self._numbers)}"
+            await self.admin(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY file_copy")
+        return self.dsn_of(name)
+
+    async def drop(self, dsn: str) -> None:
+        """Drop a database, whoever is connected."""
+        name = dsn.partition("@/")[2].partition("?")[0]
+        async with self._lock:
+            await self.admin(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    async def admin(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Run a statement as superuser in the server's own database."""
+        connection = await asyncpg.connect(self.server.dsn)
+        try:
+            return list(await connection.fetch(statement, *arguments))
+        finally:
+            await connection.close()
+
+    def dsn_of(self, name: str) -> str:
+        return self.server.dsn.replace("@/ekiden?", f"@/{name}?")
+
+    @property
+    def socket_folder(self) -> str:
+        """Where PostgreSQL's socket is: ``Proxy(site.socket_folder, site.postgres_port)``."""
+        return self._postmaster_file()[4]
+
+    @property
+    def postgres_port(self) -> int:
+        return int(self._postmaster_file()[3])
+
+    @property
+    def postmaster(self) -> int:
+        """The process number of PostgreSQL's postmaster."""
+        return int(self._postmaster_file()[0])
+
+    def _postmaster_file(self) -> list[str]:
+        return (self.folder / "pg" / "postgres" / "postmaster.pid").read_text().splitlines()
+
+    def crash_postgres(self, number: int = signal.SIGKILL) -> None:
+        """Signal the postmaster: SIGKILL, or SIGQUIT, which is ``pg_ctl -m immediate``."""
+        os.kill(self.postmaster, number)
+
+    def start_postgres(self) -> None:
+        """Start PostgreSQL again if it is gone. Blocks; in the main thread only."""
+        self.server.ensure()
+
+
+class House:
+    """One database of a site, and the processes that work on it.
+
+    Args:
+        site: where it stands.
+        dsn: a database that exists; None makes one, dropped at the end.
+        flow: what workers load.
+        environment: of every process, on top of what they need.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        dsn: str = "",
+        flow: str = FLOW,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.site = site
+        self.dsn = dsn
+        self._own = not dsn
+        self._flow = flow
+        self._environment = environment or {}
+        self._numbers = count(1)
+        self.processes: list[Process] = []  # every one that was ever started
+        self.created: dict[str, str] = {}  # session id -> key
+        self.approved: dict[tuple[str, int], int] = {}  # (session, phase) -> approvals that passed
+        self.kills = 0
+
+    async def __aenter__(self) -> Self:
+        self.dsn = self.dsn or await self.site.database()
+        name = self.dsn.partition("@/")[2].partition("?")[0]
+        self.folder = self.site.folder / name
+        self.folder.mkdir(exist_ok=True)
+        self._stack = contextlib.AsyncExitStack()
+        self.pool = await self._stack.enter_async_context(open_pool(self.dsn))
+        self.sessions = Sessions(self.pool, self.dsn)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process in self.processes:
+            process.close()
+        await self._stack.aclose()
+        if self._own and kind is None:
+            await self.site.drop(self.dsn)
+
+    # -- processes --------------------------------------------------------------------------------
+
+    @property
+    def workers(self) -> list[Process]:
+        """The workers that live."""
+        return [p for p in self.processes if p.name.startswith("worker") and p.alive]
+
+    def worker(self, *, failpoint: str = "", dsn: str = "", **environment: str) -> Process:
+        """Start ``ekiden worker``. It is not ready yet: ``await house.worker().is_ready()``.
+
+        Args:
+            failpoint: EKIDEN_FAILPOINT.
+            dsn: connect there instead, e.g. through a proxy.
+            environment: on top of the house's, e.g. WORKER_BATCH_SIZE="1".
+        """
+        words = ["worker", "--flow", self._flow]
+        return self.start("worker", words, failpoint=failpoint, dsn=dsn, **environment)
+
+    def api(self, port: int, *, failpoint: str = "", dsn: str = "", **environment: str) -> Process:
+        """Start ``ekiden serve`` on a port (see ``free_port``)."""
+        words = ["serve", "--host", "127.0.0.1", "--port", str(port)]
+        return self.start("api", words, failpoint=failpoint, dsn=dsn, **environment)
+
+    def start(
+        self, kind: str, words: list[str], *, failpoint: str = "", dsn: str = "", **more: str
+    ) -> Process:
+        """Start any ``ekiden`` command in this house."""
+        name = f"{kind}-{next(self._numbers)}"
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",  # the tree this suite is in
+            "DATABASE_URL": dsn or self.dsn,
+            "OPENAI_BASE_URL": self.site.provider.url,
+            "EKIDEN_MODEL": MODEL,
+            "EKIDEN_HOME": str(self.folder / "home"),
+            **({"EKIDEN_FAILPOINT": failpoint} if failpoint else {}),
+            **self._environment,
+            **more,
+        }
+        command = [str(Path(sys.executable).with_name("ekiden")), *words]
+        process = Process(name, command, environment, self.folder / f"{name}.log")
+        self.processes.append(process)
+        return process
+
+    def kill(self, process: Process) -> None:
+        """kill -9, counted."""
+        process.kill()
+        self.kills += 1
+
+    # -- sessions ---------------------------------------------------------------------------------
+
+    async def create(self, key: str, options: Options = RUNS_ON) -> str:
+        """Create a session and start it; its id. Safe to repeat: the key is the idempotency key."""
+        session, _ = await self.sessions.create(
+            flows.chaos.name, title=key, input={"key": key}, options=options, start=True,
+            idempotency_key=key,
+        )  # fmt: skip
+        self.created[session] = key
+        return session
+
+    async def statuses(self) -> dict[str, str]:
+        """Return the status of every session of the house."""
+        rows = await self.pool.fetch("SELECT id::text, status FROM ekiden.sessions")
+        return {row["id"]: row["status"] for row in rows}
+
+    async def approve(self, session: str, phase: int, actor: str = "chaos") -> bool:
+        """Approve a gate once; whether it was this call that passed it."""
+        try:
+            await self.sessions.approve(session, actor=actor)
+        except NoGate:
+            return False
+        self.approved[session, phase] = self.approved.get((session, phase), 0) + 1
+        return True
+
+    async def open_gates(self) -> None:
+        """Approve every gate that waits, and start every held task."""
+        waiting = await self.pool.fetch(
+            "SELECT id::text, phase FROM ekiden.sessions WHERE status = 'AWAITING_REVIEW'"
+        )
+        for row in waiting:
+            await self.approve(row["id"], row["phase"])
+        held = await self.pool.fetch(
+            "SELECT DISTINCT s.id::text FROM ekiden.sessions s JOIN ekiden.api_tasks t"
+            " ON t.session_id = s.id WHERE t.awaiting AND s.status = 'RUNNING'"
+        )
+        for row in held:
+            await self.sessions.start(row["id"])
+
+    async def drained(self) -> bool:
+        """Whether every session has ended."""
+        return all(status in ENDED for status in (await self.statuses()).values())
+
+    async def drain(self, timeout: float = 60.0) -> None:
+        """Open gates until every session has ended.
+
+        Raises:
+            NotReached: not all did; says where they stand.
+        """
+        give_up = time.monotonic() + timeout
+        while True:
+            try:
+                await self.open_gates()
+                if await self.drained():
+                    return
+            except (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                if time.monotonic() > give_up:
+                    raise
+            if time.monotonic() > give_up:
+                raise NotReached(await self.standing())
+            await asyncio.sleep(_POLL)
+
+    async def standing(self) -> str:
+        """Say where the sessions that have not ended stand, and end with the workers' logs."""
+        rows = await self.pool.fetch(
+            "SELECT s.id::text, s.status, t.phase, t.step, t.item, t.status AS task, t.attempt,"
+            " t.error::text FROM ekiden.sessions s LEFT JOIN ekiden.api_tasks t"
+            " ON t.session_id = s.id AND t.status <> 'COMPLETED'"
+            " WHERE s.status <> ALL ($1::text[]) ORDER BY s.id, t.id LIMIT 20",
+            list(ENDED),
+        )
+        logs = [f"{p.name} (code {p.code}): {p.last_words(800)}" for p in self.processes[-4:]]
+        return "not drained:\n" + "\n".join([*(str(dict(row)) for row in rows), *logs])
+
+
+async def wait_until(
+    condition: Callable[[], Awaitable[Any] | Any],
+    timeout: float = 60.0,
+    told: Callable[[], str] | str = "it did not come about",
+) -> Any:
+    """Wait for a condition, plain or a coroutine function, and return its value.
+
+    Raises:
+        NotReached: it did not come about in ``timeout`` seconds.
+    """
+    give_up = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > give_up:
+            raise NotReached(told() if callable(told) else told)
+        await asyncio.sleep(_POLL)
+
+
+def free_port() -> int:
+    """Return a TCP port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def _register(workers: Workers, flow: CompiledFlow) -> int:
+    return await workers.register_flow(
+        name=flow.name,
+        version=flow.version,
+        title=flow.title,
+        phases=flow.describe(),
+        input_schema=flow.input_schema,
+    )
