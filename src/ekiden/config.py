@@ -56,8 +56,19 @@ class Settings(BaseSettings):
         300_000, validation_alias=_env("WORKER_TIMEOUT"), description="ms, one attempt"
     )
 
+    lease: Annotated[float, Field(ge=1, le=3600)] = Field(
+        60.0,
+        validation_alias=_env("EKIDEN_LEASE"),
+        description="s, how long a worker's claims hold without a sign of life",
+    )
+
     database_url: SecretStr = Field(
         SecretStr(""), validation_alias=_env("DATABASE_URL"), description="empty: embedded"
+    )
+    listen_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=_env("EKIDEN_LISTEN_URL"),
+        description="the database without the pooler that DATABASE_URL goes through",
     )
     home: Path = Field(default_factory=_home, validation_alias=_env("EKIDEN_HOME"))
     host: str = Field("127.0.0.1", validation_alias=_env("EKIDEN_HOST"))

@@ -16,7 +16,9 @@ attempt:
     answer_repaired     complaint, left  (debug)           a useless answer got another turn
     database_lost       error, next_try_s                  the database does not answer
     database_back       after_s                            it does again
+    worker_fenced       worker, busy                       it cannot renew its lease: steps stopped
     doorbell_lost       error, next_try_s                  the listening connection is gone
+    doorbell_deaf       error, next_try_s                  LISTEN is not heard: a pooler in between
     database_unreachable, database_busy, value_refused, request_failed, request_crashed,
     events_unread                                          the API could not answer as asked
 """
@@ -38,6 +40,7 @@ _LEVELS = {
     "attempt_failed": logging.ERROR,
     "database_lost": logging.WARNING,
     "worker_lost": logging.ERROR,
+    "worker_fenced": logging.ERROR,
 }
 
 _log = structlog.get_logger("ekiden")

@@ -34,7 +34,7 @@ async def test_a_renewed_lease_holds_from_then_on(database: str):
     async with open_relay(database, now=NOON) as relay:
         worker = relay.worker
     async with open_relay(database, now=NOON + LEASE / 2) as relay:
-        assert await relay.workers.renew(worker, lease=LEASE, busy=3, state="DRAINING")
+        assert (await relay.workers.beat(worker, lease=LEASE, busy=3, state="DRAINING")).alive
     async with open_relay(database, now=NOON + LEASE) as relay:
         assert worker not in await relay.workers.dead()
         seen = {w.id: (w.state, w.busy) for w in await relay.sessions.workers()}
@@ -46,7 +46,7 @@ async def test_a_renewed_lease_holds_from_then_on(database: str):
 async def test_a_worker_that_was_given_up_cannot_renew(relay: Relay):
     await rescue(relay, relay.worker)
     assert await state(relay, relay.worker) == "LOST"
-    assert not await relay.workers.renew(relay.worker, lease=LEASE, busy=0, state="ALIVE")
+    assert not (await relay.workers.beat(relay.worker, lease=LEASE, busy=0, state="ALIVE")).alive
     assert await relay.workers.dead() == {}
 
 
@@ -56,7 +56,7 @@ async def test_a_worker_that_said_goodbye_is_not_dead(database: str):
         await relay.workers.stop(worker)
     async with open_relay(database, now=NOON + LEASE) as relay:
         assert await relay.workers.dead() == {}
-        assert not await relay.workers.renew(worker, lease=LEASE, busy=0, state="ALIVE")
+        assert not (await relay.workers.beat(worker, lease=LEASE, busy=0, state="ALIVE")).alive
 
 
 async def test_a_worker_whose_life_sign_is_gone_is_suspected_at_once(relay: Relay):

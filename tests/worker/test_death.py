@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -147,7 +148,7 @@ async def test_cut_connections_lose_nothing_and_repeat_nothing(house: House) -> 
 
 
 async def test_a_worker_declared_lost_begins_anew_and_goes_on(house: House) -> None:
-    async with working(house.dsn, sums(), renew_every=0.05) as worker:
+    async with working(house.dsn, sums(), lease=timedelta(seconds=1)) as worker:
         first = worker.id
         await house.pool.execute("UPDATE ekiden.workers SET state = 'LOST'")
         async with asyncio.timeout(5):

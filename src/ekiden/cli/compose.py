@@ -6,6 +6,7 @@ import getpass
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -43,6 +44,7 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.database_url.get_secret_value()
+        self._listen_url = settings.listen_url.get_secret_value()
         self.server = None if self._url else EmbeddedServer(settings.home)
 
     def __enter__(self) -> Self:
@@ -62,6 +64,10 @@ class Database:
     def dsn(self) -> str:
         """Return how to connect; starts the embedded server again if its owner took it along."""
         return self._url if self.server is None else self.server.ensure()
+
+    def listen_dsn(self) -> str:
+        """Return how to connect for LISTEN and locks, which a transaction pooler cannot carry."""
+        return self._listen_url or self.dsn()
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
@@ -175,12 +181,14 @@ def build_worker(
     return Worker(
         database.dsn,
         flows,
+        listen_dsn=database.listen_dsn,
         provider=parts.provider,
         search=parts.search,
         model=f"{parts.provider.name}:{parts.provider.model}",
         options=WorkerOptions(
             capacity=settings.worker_batch_size,
             poll_interval=settings.worker_poll_interval / 1000,
+            lease=timedelta(seconds=settings.lease),
             drain=drain,
             only_session=only_session,
         ),

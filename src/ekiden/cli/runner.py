@@ -89,7 +89,7 @@ class Stage:
     ) -> int:
         """Follow the session to where it rests, tell how it ended, and return the exit code."""
         interrupt = Interrupt(first=self._stopping, second=self._stopped)
-        async with Doorbell(database.dsn) as doorbell:
+        async with Doorbell(database.listen_dsn) as doorbell:
             follower = Follower(
                 sessions, doorbell, self.session_id, lost=lambda why: self.view.line(why, "yellow")
             )

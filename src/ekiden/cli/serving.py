@@ -71,7 +71,7 @@ class _Server(Server):
 async def _serve(
     settings: Settings, database: Database, listener: socket.socket, *, alone: bool
 ) -> None:
-    async with open_store(database) as (_, sessions), Doorbell(database.dsn) as doorbell:
+    async with open_store(database) as (_, sessions), Doorbell(database.listen_dsn) as doorbell:
         api_settings = ApiSettings.of(settings)
 
         def listens() -> None:

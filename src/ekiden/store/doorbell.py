@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -22,6 +22,10 @@ from ekiden.store.connection import connect
 log = structlog.get_logger(__name__)
 
 LOOK_AT_EVERYTHING = ""
+PROBE = "ekiden_probe"  # rung to prove that the listener hears; workers' heartbeats ring it too
+_QUIET = 13.0  # seconds without a sound after which it is proved again; a heartbeat comes every 12
+_ECHO = 1.5  # seconds in which the bell must be heard
+_DEAF_PAUSE = 60.0  # seconds until a connection that cannot listen is tried again
 _MAX_PENDING = 1000  # a subscriber this far behind is told to look at everything instead
 _MAX_PAUSE = 10.0  # seconds between attempts to connect again
 
@@ -58,30 +62,28 @@ class Subscription:
 class Doorbell:
     """Listens on one connection of its own and rings every subscriber.
 
+    That it hears is proved, not assumed: after each connect, and whenever it was quiet for a while,
+    it is rung from another connection. A half-open socket hears nothing and is given up; nor does
+    a connection through a transaction pooler, and then ``listening`` stays False: look instead.
+
     Args:
         dsn: asked again before every connect, since an embedded server may have moved.
-        on_connect: runs on the fresh connection before anyone is rung, e.g. to take the
-            worker's life sign.
     """
 
-    def __init__(
-        self,
-        dsn: Callable[[], str],
-        *,
-        on_connect: Callable[[asyncpg.Connection], Coroutine[Any, Any, None]] | None = None,
-    ) -> None:
+    def __init__(self, dsn: Callable[[], str]) -> None:
         self._dsn = dsn
-        self._on_connect = on_connect
         self._subscribers: dict[str, set[Subscription]] = {}
         self._task: asyncio.Task[None] | None = None
         self._connection: asyncpg.Connection | None = None
         self._listening = asyncio.Lock()  # a connection does one thing at a time
         self._broken = asyncio.Event()
+        self._heard = asyncio.Event()
+        self._deaf = False  # it was said that it cannot listen
         self.connected = asyncio.Event()
 
     @property
     def listening(self) -> bool:
-        """Whether there is a connection to hear on."""
+        """Whether there is a connection, and it hears."""
         return self.connected.is_set()
 
     async def __aenter__(self) -> Doorbell:
@@ -121,6 +123,7 @@ class Doorbell:
         await connection.add_listener(channel, self._hear)
 
     def _hear(self, _connection: Any, _pid: int, channel: str, payload: object) -> None:
+        self._heard.set()
         for subscription in self._subscribers.get(channel, ()):
             subscription.put(str(payload))
 
@@ -137,24 +140,66 @@ class Doorbell:
             pause = min(pause * 2, _MAX_PAUSE)
 
     async def _session(self) -> None:
-        """Connect, listen, and stay until the connection is gone."""
+        """Connect, listen, and stay until the connection is gone or deaf."""
         self._broken.clear()
         connection = await connect(self._dsn())
         try:
             connection.add_termination_listener(lambda _c: self._broken.set())
-            if self._on_connect is not None:
-                await self._on_connect(connection)
             async with self._listening:
-                for channel in list(self._subscribers):
+                for channel in {PROBE, *self._subscribers}:
                     await self._listen(connection, channel)
                 # Still under the lock: whoever subscribes from here on listens by himself.
                 self._connection = connection
+            if not await self._hears():
+                await self._wait_deaf()
+                return
+            self._deaf = False
             self.connected.set()
             for subscriptions in self._subscribers.values():
                 for subscription in subscriptions:
                     subscription.put(LOOK_AT_EVERYTHING)
-            await self._broken.wait()
+            await self._listen_on()
         finally:
             self._connection = None
             self.connected.clear()
             connection.terminate()
+
+    async def _listen_on(self) -> None:
+        """Return when the connection is gone, or hears nothing any more."""
+        while not self._broken.is_set():
+            self._heard.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_QUIET):
+                    await self._broken.wait()
+            if not self._heard.is_set() and not self._broken.is_set() and not await self._hears():
+                log.warning("doorbell_lost", error="it heard nothing any more", next_try_s=0)
+                return
+
+    async def _hears(self) -> bool:
+        """Ring from another connection, and say whether it was heard here."""
+        self._heard.clear()
+        ringer = await connect(self._dsn())
+        try:
+            await ringer.execute("SELECT pg_notify($1, '')", PROBE)
+            async with asyncio.timeout(_ECHO):
+                await self._heard.wait()
+        except TimeoutError:
+            return False
+        finally:
+            ringer.terminate()
+        return True
+
+    async def _wait_deaf(self) -> None:
+        """Say that there is no listening here, once, and wait before it is tried again."""
+        if not self._deaf:
+            self._deaf = True
+            log.warning(
+                "doorbell_deaf",
+                error="LISTEN is not heard here. Is a transaction pooler in between? Set "
+                "EKIDEN_LISTEN_URL to the database itself. Until then Ekiden looks every "
+                "WORKER_POLL_INTERVAL.",
+                next_try_s=_DEAF_PAUSE,
+            )
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DEAF_PAUSE):
+                await self._broken.wait()

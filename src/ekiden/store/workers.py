@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -15,10 +16,21 @@ from ekiden.store.connection import translated
 from ekiden.store.queries import sql
 
 
-class Workers:
-    """The table of workers, for a worker."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """What a worker hears when it gives a sign of life."""
 
-    def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
+    alive: bool  # False: it was declared lost and holds nothing any more
+    due: bool  # a task of its flows waits in the queue
+    deaths: bool  # a peer seems to be dead
+    neighbour: int | None  # the peer whose life sign it shall wait on
+    stopped: dict[int, int]  # attempts it runs whose tasks are not its own any more
+
+
+class Workers:
+    """The table of workers, for a worker, on a pool or on one connection."""
+
+    def __init__(self, pool: asyncpg.Pool | asyncpg.Connection, dsn: str) -> None:
         self._pool = pool
         self._dsn = dsn
 
@@ -52,11 +64,38 @@ class Workers:
                 )
             )  # fmt: skip
 
-    async def renew(self, worker_id: int, *, lease: timedelta, busy: int, state: str) -> bool:
-        """Give a sign of life; False when the worker was declared lost and must stop."""
+    async def beat(
+        self,
+        worker_id: int,
+        *,
+        lease: timedelta,
+        busy: int,
+        state: str,
+        flow_ids: Sequence[int] = (),
+        running: Mapping[int, int] | None = None,
+    ) -> Beat:
+        """Give a sign of life and hear what this worker should know.
+
+        Args:
+            worker_id: who.
+            lease: how long its claims hold from now on without another sign.
+            busy: how many tasks it runs.
+            state: ALIVE or DRAINING.
+            flow_ids: the flows it claims.
+            running: the attempts it runs, their numbers by task id.
+        """
+        ids = list(running or ())
+        numbers = list((running or {}).values())
         with translated(self._dsn):
-            row = await self._pool.fetchrow(sql("renew_lease"), worker_id, lease, busy, state)
-        return row is not None
+            row = await self._pool.fetchrow(
+                sql("heartbeat"), worker_id, lease, busy, state, list(flow_ids), ids, numbers
+            )
+        assert row is not None
+        stopped = {id_: (running or {})[id_] for id_ in row["stopped"]}
+        return Beat(
+            alive=row["alive"], due=row["due"], deaths=row["deaths"],
+            neighbour=row["neighbour"], stopped=stopped,
+        )  # fmt: skip
 
     async def stop(self, worker_id: int) -> None:
         """Say goodbye."""
@@ -81,5 +120,18 @@ class Workers:
 
 
 async def take_life_sign(connection: asyncpg.Connection, worker_id: int) -> bool:
-    """Hold the worker's advisory lock on the listening connection; False behind a pooler."""
+    """Hold the worker's advisory lock on this connection; False when another one holds it."""
     return bool(await connection.fetchval(sql("take_life_sign"), worker_id))
+
+
+async def wait_for_death(connection: asyncpg.Connection, worker_id: int) -> bool:
+    """Wait on a peer's life sign; True when it is gone, False after the lock_timeout.
+
+    Being gone is a suspicion: a worker that is connecting again has none for a moment.
+    """
+    try:
+        await connection.execute(sql("wait_for_death"), worker_id)
+    except asyncpg.LockNotAvailableError:
+        return False
+    await connection.execute(sql("let_go_of_life_sign"), worker_id)
+    return True

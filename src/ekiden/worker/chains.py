@@ -65,7 +65,8 @@ class Chains:
 
     def attempts(self) -> dict[int, int]:
         """Return the attempts that run: their numbers by task id."""
-        return {id_: task.attempt for id_, (_, task) in self._running.items()}
+        # A copy first: the heart asks from its own thread.
+        return {id_: task.attempt for id_, (_, task) in list(self._running.items())}
 
     def abort(self, attempts: dict[int, int]) -> None:
         """Stop these attempts (numbers by task id) in the middle: they lost their task."""

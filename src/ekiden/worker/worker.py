@@ -25,17 +25,16 @@ from ekiden.store.connection import open_pool
 from ekiden.store.doorbell import Doorbell
 from ekiden.store.ledger import Ledger
 from ekiden.store.tasks import Tasks
-from ekiden.store.workers import Workers, take_life_sign
+from ekiden.store.workers import Beat, Workers
 from ekiden.worker.chains import Chains, patiently
 from ekiden.worker.committer import Committer
 from ekiden.worker.executor import Executor
+from ekiden.worker.heart import Heart, Pulse
 from ekiden.worker.ledger_writer import LedgerWriter
-from ekiden.worker.rescuer import Rescuer
 
-SWEEP = 80.0  # seconds between looks that nothing asked for, while the bell works
+SWEEP = 600.0  # seconds until a look that nothing asked for: each heartbeat asks, too
 CONTENDED = 0.2  # seconds until the next look at a task that another worker has its hand on
 LOST_CLAIM = 1.0  # seconds until a task that is ours and runs nowhere is believed to be lost
-ECHO = 5.0  # seconds in which a worker must hear its own bell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +43,7 @@ class WorkerOptions:
 
     capacity: int = 16  # WORKER_BATCH_SIZE: tasks at once
     poll_interval: float = 5.0  # WORKER_POLL_INTERVAL, seconds; only while it cannot listen
-    lease: timedelta = timedelta(seconds=45)
-    renew_every: float = 15.0  # seconds; a third of the lease
+    lease: timedelta = timedelta(seconds=60)  # EKIDEN_LEASE: how long claims hold unrenewed
     drain: float = 30.0  # seconds that running steps get on stop, before they are given back
     only_session: str | None = None  # claim this session's tasks only (ekiden run)
 
@@ -56,6 +54,7 @@ class Worker:
     Args:
         dsn: where the database is; asked again before every connect.
         flows: what it can run.
+        listen_dsn: where it is without a pooler in between, if ``dsn`` has one.
         provider: answers ``ctx.ask``; None for flows that ask nothing.
         search: answers ``ctx.search``.
         model: what people are shown as this worker's model.
@@ -67,12 +66,14 @@ class Worker:
         dsn: Callable[[], str],
         flows: Sequence[CompiledFlow],
         *,
+        listen_dsn: Callable[[], str] | None = None,
         provider: Provider | None = None,
         search: SearchEngine | None = None,
         model: str = "none",
         options: WorkerOptions | None = None,
     ) -> None:
         self._dsn = dsn
+        self._listen_dsn = listen_dsn or dsn
         self._flows = list(flows)
         self._provider = provider
         self._search = search
@@ -91,6 +92,8 @@ class Worker:
         self._look_at = 0.0  # loop time of the next look that nobody asks for
         self._cut_short = False
         self._doubt = asyncio.Event()  # the answer of a claim was lost
+        self._lost = asyncio.Event()  # peers gave this worker up
+        self._fenced = False  # its lease may be over: nothing may run
         self.ready = asyncio.Event()
         self.id = 0
 
@@ -105,14 +108,25 @@ class Worker:
         async with AsyncExitStack() as stack:
             await self._set_up(stack)
             await self._say_hello()
-            self._doorbell = Doorbell(self._dsn, on_connect=self._on_connect)
-            await stack.enter_async_context(self._doorbell)
+            self._doorbell = await stack.enter_async_context(Doorbell(self._listen_dsn))
+            self._heart = Heart(
+                self._listen_dsn,
+                lease=self._options.lease,
+                pulse=self._pulse,
+                on_beat=self._on_beat,
+                on_fence=self._on_fence,
+            )
+            await self._heart.start()
+            stack.push_async_callback(self._heart.stop)
             await self._committer.start()
             self._ledger.start()
             background = [
-                asyncio.create_task(self._renew(), name="renew"),
-                asyncio.create_task(self._listen(), name="listen"),
-                asyncio.create_task(self._rescuer.run(), name="rescue"),
+                asyncio.create_task(self._begin_anew(), name="begin-anew"),
+                asyncio.create_task(self._listen("task_queued", self._look_again), name="listen"),
+                *(
+                    asyncio.create_task(self._listen(channel, self._heart.beat_now), name=channel)
+                    for channel in ("session_cancelled", "worker_started")
+                ),
                 asyncio.create_task(self._find_lost_claims(), name="lost-claims"),
             ]
             try:
@@ -146,7 +160,6 @@ class Worker:
             left_queued=self._look_again,
         )
         self._chains.connect(self._tasks, self._executor, self._committer)
-        self._rescuer = Rescuer(self._workers, own_id=lambda: self.id)
 
     async def _say_hello(self) -> None:
         self._flow_of.clear()
@@ -174,35 +187,45 @@ class Worker:
             capacity=self._options.capacity,
         )
 
-    async def _on_connect(self, connection: asyncpg.Connection) -> None:
-        await take_life_sign(connection, self.id)
+    def _pulse(self) -> Pulse:
+        """Say how this worker is; called by the heart's thread."""
+        state = WorkerState.DRAINING if self._stopping.is_set() else WorkerState.ALIVE
+        return Pulse(
+            worker_id=self.id,
+            state=state,
+            flow_ids=list(self._flow_of),
+            running=self._chains.attempts(),
+        )
 
-    async def _renew(self) -> None:
-        """Give signs of life; begin anew when peers have given this worker up."""
-        async with self._doorbell.subscribe("ekiden_probe") as echo:
-            while True:
-                await asyncio.sleep(self._options.renew_every)
-                state = WorkerState.DRAINING if self._stopping.is_set() else WorkerState.ALIVE
-                await echo.wait(0)
-                try:
-                    alive = await self._workers.renew(
-                        self.id, lease=self._options.lease, busy=len(self._chains), state=state
-                    )
-                    if not alive:
-                        await self._begin_anew()
-                except DatabaseError as error:
-                    telemetry.emit("database_lost", error=str(error), next_try_s=1)
-                    continue
-                if self._doorbell.listening and not await echo.wait(ECHO):
-                    # The renewal rang our own bell. Connected but deaf: a half-open socket.
-                    self._doorbell.reconnect()
+    def _on_beat(self, beat: Beat) -> None:
+        if not beat.alive:
+            self._lost.set()
+            return
+        if self._fenced:
+            self._fenced = False
+            self._doubt.set()  # what was stopped could not be given back
+            self._look_again()
+        if beat.due:
+            self._look_again()
+        self._chains.abort(beat.stopped)
+
+    def _on_fence(self) -> None:
+        """Stop what runs: the lease is about to end, and peers may take it over."""
+        telemetry.emit("worker_fenced", worker=self.id, busy=len(self._chains))
+        self._fenced = True
+        self._chains.cancel()
 
     async def _begin_anew(self) -> None:
-        """Everything this worker holds was rescued: drop it and get a new identity."""
-        telemetry.emit("worker_lost", worker=self.id)
-        self._chains.cancel()
-        await self._say_hello()
-        self._doorbell.reconnect()
+        """When peers gave this worker up, drop what it holds and get a new identity."""
+        while True:
+            await self._lost.wait()
+            telemetry.emit("worker_lost", worker=self.id)
+            self._chains.cancel()
+            await patiently(self._say_hello)
+            self._fenced = False
+            self._lost.clear()
+            self._heart.beat_now()
+            self._look_again()
 
     async def _drain(self, seconds: float) -> None:
         self._chains.closing = True
@@ -236,12 +259,12 @@ class Worker:
         if self._more:
             self._wake.set()
 
-    async def _listen(self) -> None:
-        """Turn the bell into a look at the queue."""
-        async with self._doorbell.subscribe("task_queued") as bell:
+    async def _listen(self, channel: str, do: Callable[[], None]) -> None:
+        """Do it whenever the bell of a channel rings."""
+        async with self._doorbell.subscribe(channel) as bell:
             while True:
                 if await bell.wait():
-                    self._look_again()
+                    do()
 
     async def _claim_until_stopped(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -270,7 +293,7 @@ class Worker:
         if not self._more and clock() >= self._look_at:
             # The timer: something is due, or nothing rang for long. Asking first is cheaper.
             self._more = await self._next_due() <= 0
-        while self._chains.free > 0 and self._more:
+        while self._chains.free > 0 and self._more and not self._fenced:
             self._more = False  # a ring from here on counts again
             asked = self._chains.free
             failpoint.reach("claim.before")

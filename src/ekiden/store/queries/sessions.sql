@@ -151,7 +151,10 @@ WITH locked AS MATERIALIZED (
     INSERT INTO ekiden.events (session_id, type, data)
     SELECT id, 'session_cancelled', json_build_object('actor', $2::text) FROM ended
 )
-SELECT l.status, EXISTS (SELECT FROM ended) AS changed FROM locked l;
+-- Whoever runs a call for it stops: the money is not worth spending any more.
+SELECT l.status, EXISTS (SELECT FROM ended) AS changed,
+       (SELECT count(pg_notify('session_cancelled', id::text)) FROM ended) AS told
+FROM locked l;
 
 -- name: review_by_key
 -- The review an idempotency key stands for, if it was taken already.

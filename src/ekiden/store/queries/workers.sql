@@ -18,10 +18,10 @@ SELECT DISTINCT ON (f.name) f.id, f.name, f.version, f.title, f.phases::text,
 FROM ekiden.flows f ORDER BY f.name, f.registered_at DESC, f.id DESC;
 
 -- name: register_worker
--- A worker says hello; its id is new at every start.
+-- A worker says hello; its id is new at every start. Rings for the peers: someone must watch it.
 INSERT INTO ekiden.workers (host, pid, software, model, flow_ids, capacity, lease_until)
 VALUES ($1, $2, $3, $4, $5, $6, ekiden.now() + $7)
-RETURNING id;
+RETURNING id, pg_notify('worker_started', id::text);
 
 -- name: take_life_sign
 -- The advisory lock that stands for a living worker. PostgreSQL frees it the moment the
@@ -30,13 +30,49 @@ WITH held AS MATERIALIZED (
     SELECT pg_try_advisory_lock(hashtext('ekiden'), ($1::bigint % 2147483647)::int) AS held)
 UPDATE ekiden.workers SET life_sign = held.held FROM held WHERE id = $1 RETURNING life_sign;
 
--- name: renew_lease
--- A sign of life. Nothing comes back when the worker was declared lost meanwhile: it must stop.
--- Rings the worker's own bell as well, which proves that its listener still hears.
-UPDATE ekiden.workers
-SET seen_at = ekiden.now(), lease_until = ekiden.now() + $2, busy = $3, state = $4
-WHERE id = $1 AND state IN ('ALIVE', 'DRAINING')
-RETURNING pg_notify('ekiden_probe', id::text);
+-- name: wait_for_death
+-- Returns when the life sign of worker $1 is gone, or fails after the connection's lock_timeout:
+-- the wait holds a snapshot, and that holds back vacuum.
+SELECT pg_advisory_lock_shared(hashtext('ekiden'), ($1::bigint % 2147483647)::int);
+
+-- name: let_go_of_life_sign
+-- Lets go of what wait_for_death got.
+SELECT pg_advisory_unlock_shared(hashtext('ekiden'), ($1::bigint % 2147483647)::int);
+
+-- name: heartbeat
+-- A worker's sign of life, and what it should know, in one transaction: it is all that an idle
+-- worker asks. $1 worker, $2 lease, $3 busy, $4 state, $5 its flows, $6 and $7 the tasks it runs and
+-- their attempts. Rings the worker's own bell, which proves that its listener hears.
+--   alive     false: it was declared lost meanwhile and must drop everything
+--   due       a task waits that nobody claimed: its bell was lost
+--   deaths    a peer's lease is over or its life sign is gone
+--   neighbour the peer whose life sign this worker waits on: the next older, else the newest: a ring
+--   stopped   those of its tasks that are not its own any more
+WITH beaten AS (
+    UPDATE ekiden.workers
+    SET seen_at = ekiden.now(), lease_until = ekiden.now() + $2, busy = $3, state = $4
+    WHERE id = $1 AND state IN ('ALIVE', 'DRAINING')
+    RETURNING pg_notify('ekiden_probe', id::text)
+)
+SELECT EXISTS (SELECT FROM beaten) AS alive,
+       EXISTS (SELECT FROM ekiden.api_tasks
+               WHERE queued AND available_at <= ekiden.now() AND flow_id = ANY ($5::int[])) AS due,
+       EXISTS (SELECT FROM ekiden.workers w
+               WHERE w.state IN ('ALIVE', 'DRAINING') AND w.id <> $1
+                 AND (w.lease_until <= ekiden.now()
+                      OR w.life_sign AND NOT EXISTS (
+                           SELECT FROM pg_locks k
+                           WHERE k.locktype = 'advisory' AND k.granted AND k.mode = 'ExclusiveLock'
+                             AND k.database = (SELECT oid FROM pg_database
+                                               WHERE datname = current_database())
+                             AND k.classid = (hashtext('ekiden')::bigint & 4294967295)::oid
+                             AND k.objid = (w.id % 2147483647)::oid))) AS deaths,
+       (SELECT w.id FROM ekiden.workers w
+        WHERE w.state IN ('ALIVE', 'DRAINING') AND w.life_sign AND w.id <> $1
+        ORDER BY w.id > $1, w.id DESC LIMIT 1) AS neighbour,
+       ARRAY(SELECT r.id FROM unnest($6::bigint[], $7::int[]) AS r(id, attempt)
+             JOIN ekiden.api_tasks t ON t.id = r.id
+             WHERE t.attempt <> r.attempt OR t.status IN ('QUEUED', 'FAILED', 'CANCELLED')) AS stopped;
 
 -- name: stop_worker
 -- A worker says goodbye. It holds no task any more.
@@ -63,7 +99,7 @@ WHERE w.state IN ('ALIVE', 'DRAINING')
   AND (w.lease_until <= ekiden.now()
        OR w.life_sign AND NOT EXISTS (
             SELECT FROM pg_locks k
-            WHERE k.locktype = 'advisory' AND k.granted
+            WHERE k.locktype = 'advisory' AND k.granted AND k.mode = 'ExclusiveLock'
               AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
               AND k.classid = (hashtext('ekiden')::bigint & 4294967295)::oid
               AND k.objid = (w.id % 2147483647)::oid))
