@@ -77,7 +77,12 @@ class ScriptedProvider:
         return [entry for entry in self.log if entry.answered]
 
     async def send(
-        self, request: ModelRequest, *, on_text: Callable[[str], None] | None = None
+        self,
+        request: ModelRequest,
+        *,
+        on_text: Callable[[str], None] | None = None,
+        on_id: Callable[[str], None] | None = None,
+        on_usage: Callable[[Usage], None] | None = None,
     ) -> RawAnswer:
         index = len(self.log)
         self.log.append(Logged(number=index + 1, request=request, said=None))

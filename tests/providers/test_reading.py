@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ekiden.errors import AnswerInvalid
-from ekiden.providers.reading import StreamListener, read_body, storable
+from ekiden.providers.protocol import storable
+from ekiden.providers.reading import StreamListener, read_body
 from tests.providers.fake_server import chunk, completion, sse
 
 TEXTS = st.lists(st.text(min_size=1), min_size=1, max_size=8)

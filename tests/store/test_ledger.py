@@ -33,13 +33,21 @@ def call(session: str, task_id: int, number: int = 1, **fields: object) -> Call:
     )
 
 
+async def paid_for(ledger: Ledger, asked: Call) -> list[bytes]:
+    """Take what earlier attempts have paid for, one after the other."""
+    taken: dict[int, bytes] = {}
+    while (paid := await ledger.next_paid(asked, list(taken))) is not None:
+        taken[paid.id] = paid.answer
+    return list(taken.values())
+
+
 async def test_an_answer_is_kept_as_it_came_whatever_its_bytes(relay: Relay):
     ledger = Ledger(relay.pool, relay.dsn)
     task = await relay.started()
     await ledger.append([call(task.session_id, task.id, content_type="x/y", http_status=201)])
-    (paid,) = await ledger.answers_of(task.session_id, task.id)
+    paid = await ledger.next_paid(call(task.session_id, task.id, attempt=2), [])
+    assert paid is not None
     assert (paid.answer, paid.content_type, paid.http_status) == (ODD, "x/y", 201)
-    assert paid.request_hash == hashlib.sha256(REQUEST).digest()
 
 
 async def test_only_usable_answers_are_paid_for_already_oldest_first(relay: Relay):
@@ -52,11 +60,14 @@ async def test_only_usable_answers_are_paid_for_already_oldest_first(relay: Rela
             call(sid, task.id, 2, answer=None, outcome="FAILED", error="refused"),
             call(sid, task.id, 3, answer=b"nonsense"),
             call(sid, task.id, 4, answer=b"last"),
+            call(sid, task.id, 5, answer=None, outcome="ABORTED", error="stopped"),
+            call(sid, task.id, 6, answer=b"to another request", request_hash=b"other"),
+            call(sid, task.id, 1, answer=b"of this attempt", attempt=2),
             call(other.session_id, other.id, 1, answer=b"another task's"),
         ]
     )
     await ledger.settle(call(sid, task.id, 3, outcome="INVALID", error="no JSON"))
-    assert [p.answer for p in await ledger.answers_of(sid, task.id)] == [b"first", b"last"]
+    assert await paid_for(ledger, call(sid, task.id, attempt=2)) == [b"first", b"last"]
 
 
 async def test_a_zombies_answer_still_enters_the_ledger(relay: Relay):
@@ -103,3 +114,38 @@ async def test_a_call_is_dated_from_how_long_it_took(relay: Relay):
     await Ledger(relay.pool, relay.dsn).append([call(task.session_id, task.id)])
     (line,) = await relay.sessions.calls(task.session_id, task.id)
     assert line.finished_at - line.started_at == timedelta(seconds=2)
+
+
+async def test_a_call_has_one_answer_however_often_it_is_stored(relay: Relay):
+    """An append whose confirmation was lost is sent again."""
+    ledger = Ledger(relay.pool, relay.dsn)
+    task = await relay.started()
+    lost = call(task.session_id, task.id, answer=None, outcome="ABORTED", error="stopped")
+    for _ in range(2):
+        await ledger.append([lost, call(task.session_id, task.id)])
+    lines = await relay.sessions.calls(task.session_id, task.id)
+    assert [line.outcome for line in lines] == ["ABORTED", "ANSWERED"]
+
+
+async def test_a_started_call_is_fetched_until_its_answer_is_here(relay: Relay):
+    ledger = Ledger(relay.pool, relay.dsn)
+    task, other = await relay.started(), await relay.started()
+    first = call(task.session_id, task.id)
+    await ledger.start([(first, "a-1"), (replace(first, number=2, kind="search"), "a-2")])
+    await ledger.start([(first, "a-1")])
+    again = replace(first, attempt=2)
+    found = await ledger.next_started(again, [])
+    assert found is not None
+    assert (found.attempt, found.number, found.answer_id) == (1, 1, "a-1")
+    for elsewhere in (
+        first,  # of this attempt itself
+        replace(again, request_hash=b"other"),
+        replace(again, provider="another"),
+        call(other.session_id, other.id, attempt=2),
+    ):
+        assert await ledger.next_started(elsewhere, []) is None
+    assert await ledger.next_started(again, ["a-1"]) is None
+    await ledger.append([replace(first, answer=None, outcome="FAILED", error="cut")])
+    assert await ledger.next_started(again, []) is not None
+    await ledger.append([first])
+    assert await ledger.next_started(again, []) is None

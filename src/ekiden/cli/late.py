@@ -12,7 +12,7 @@ from pathlib import Path
 from ekiden.errors import DatabaseError, SearchError
 from ekiden.providers.choose import OPENAI_URL, ProviderSettings, choose
 from ekiden.providers.openai_compatible import OpenAICompatible
-from ekiden.providers.protocol import Answer, ModelRequest, Provider, RawAnswer
+from ekiden.providers.protocol import Answer, KeepsAnswers, ModelRequest, Provider, RawAnswer, Usage
 from ekiden.search.corpus import ensure_corpus
 from ekiden.search.documents import DocumentSearch
 from ekiden.search.protocol import Source
@@ -53,12 +53,26 @@ class LateProvider:
         return self._chosen or self._reader
 
     async def send(
-        self, request: ModelRequest, *, on_text: Callable[[str], None] | None = None
+        self,
+        request: ModelRequest,
+        *,
+        on_text: Callable[[str], None] | None = None,
+        on_id: Callable[[str], None] | None = None,
+        on_usage: Callable[[Usage], None] | None = None,
     ) -> RawAnswer:
         """Send the request; see `Provider.send`."""
+        chosen = await self._choose()
+        return await chosen.send(request, on_text=on_text, on_id=on_id, on_usage=on_usage)
+
+    async def fetch(self, answer_id: str) -> RawAnswer | None:
+        """Return a stored answer; see `KeepsAnswers.fetch`."""
+        chosen = await self._choose()
+        return await chosen.fetch(answer_id) if isinstance(chosen, KeepsAnswers) else None
+
+    async def _choose(self) -> Provider:
         if self._chosen is None:
             self._chosen = await choose(self._settings)
-        return await self._chosen.send(request, on_text=on_text)
+        return self._chosen
 
     def read(self, raw: RawAnswer) -> Answer:
         """Understand a raw answer; see `Provider.read`."""

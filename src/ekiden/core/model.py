@@ -67,6 +67,7 @@ class CallOutcome(StrEnum):
     ANSWERED = "ANSWERED"  # the raw answer is in the ledger
     INVALID = "INVALID"  # it is, but it could not be used
     FAILED = "FAILED"  # nothing usable came back
+    ABORTED = "ABORTED"  # stopped in the middle: it was asked and may have cost something
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

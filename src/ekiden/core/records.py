@@ -167,6 +167,28 @@ class CallLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartialText:
+    """What one call of an attempt has said so far, or had when it ended."""
+
+    attempt: int
+    call: int  # its number within the attempt, from 1
+    text: str
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partial:
+    """One chunk of a streamed answer: the text of a call is its chunks in the order of ``seq``."""
+
+    session_id: str
+    task_id: int
+    attempt: int
+    call: int  # its number within the attempt, from 1
+    seq: int  # from 1, without gaps
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DraftLine:
     """One draft of a completed session."""
 

@@ -25,7 +25,7 @@ from ekiden.providers.dialect import Dialect
 from ekiden.providers.embedded_server import MODEL_NAME, Locks, locks_in, open_lock
 from ekiden.providers.models import Progress, models_folder, pull_embedded_model
 from ekiden.providers.openai_compatible import OpenAICompatible
-from ekiden.providers.protocol import Answer, ModelRequest, RawAnswer
+from ekiden.providers.protocol import Answer, ModelRequest, RawAnswer, Usage
 
 _START_SECONDS = 60.0  # it takes half a second; a loaded or cold machine may need much longer
 
@@ -88,12 +88,17 @@ class EmbeddedModel:
         return self._server
 
     async def send(
-        self, request: ModelRequest, *, on_text: Callable[[str], None] | None = None
+        self,
+        request: ModelRequest,
+        *,
+        on_text: Callable[[str], None] | None = None,
+        on_id: Callable[[str], None] | None = None,
+        on_usage: Callable[[Usage], None] | None = None,
     ) -> RawAnswer:
         """Send the request; see `Provider.send`."""
         asking = await self._ready()
         try:
-            return await asking.send(request, on_text=on_text)
+            return await asking.send(request, on_text=on_text, on_id=on_id, on_usage=on_usage)
         except ModelUnavailable as error:
             raise ModelUnavailable(
                 f"The embedded model did not answer: {error.message} If its process died, the "

@@ -11,7 +11,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ekiden.errors import ModelBusy, ModelError, ModelRefused, ModelUnavailable
-from ekiden.providers.reading import error_text, storable
+from ekiden.providers.protocol import storable
+from ekiden.providers.reading import error_text
 
 _LONGEST_WAIT = 24 * 3600.0  # whatever a server asks for, a day is enough
 

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from ekiden.errors import AnswerInvalid, ModelUnavailable, SettingsError
+from ekiden.errors import AnswerInvalid, ModelRefused, ModelUnavailable, SettingsError
 from ekiden.providers.dialect import Dialect, dialect_for, spell
-from ekiden.providers.failures import failure, failure_in_stream, redact
-from ekiden.providers.protocol import Answer, ModelRequest, RawAnswer, Usage
-from ekiden.providers.reading import Parts, StreamListener, read_body, storable
+from ekiden.providers.failures import failure, failure_in_stream, redact, retry_after
+from ekiden.providers.protocol import Answer, ModelRequest, RawAnswer, Usage, storable
+from ekiden.providers.reading import Parts, StreamListener, in_progress, read_body
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 OPENAI_URL = "https://api.openai.com/v1"
+
+_FIRST_LOOK = 1.0  # seconds until an answer that is still being made is asked for again,
+_LAST_LOOK = 15.0  # doubled each time up to this
 
 
 class OpenAICompatible:
@@ -38,6 +42,7 @@ class OpenAICompatible:
             reasoning models think in silence; the engine bounds the whole step.
         max_bytes: an answer longer than this is given up.
         cost_usd: what a call costs, for servers whose price is known to be fixed (0 at home).
+        store: ask the server to keep its answers, so that they can be fetched again by id.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class OpenAICompatible:
         silence: float = 300.0,
         max_bytes: int = 64 * 1024 * 1024,
         cost_usd: float | None = None,
+        store: bool = False,
     ) -> None:
         self.base_url = checked_url(base_url)
         self._model = model
@@ -60,6 +66,7 @@ class OpenAICompatible:
         self._silence = silence
         self._max_bytes = max_bytes
         self._cost_usd = cost_usd
+        self._store = store
         self._client: AsyncOpenAI | None = None
         self._opening = asyncio.Lock()
 
@@ -74,7 +81,12 @@ class OpenAICompatible:
         return self._model
 
     async def send(
-        self, request: ModelRequest, *, on_text: Callable[[str], None] | None = None
+        self,
+        request: ModelRequest,
+        *,
+        on_text: Callable[[str], None] | None = None,
+        on_id: Callable[[str], None] | None = None,
+        on_usage: Callable[[Usage], None] | None = None,
     ) -> RawAnswer:
         """Send the request; see `Provider.send`.
 
@@ -84,38 +96,54 @@ class OpenAICompatible:
             ModelRefused: any other 4xx, or a redirect.
             AnswerInvalid: the answer is longer than ``max_bytes``.
         """
-        client = await self._connected()
-        import httpx2  # noqa: PLC0415  -- late, like openai: half a second
-        import openai  # noqa: PLC0415
-
         body = spell(request, self._model, self._dialect)
+        if self._store:
+            body["store"] = True
+        listener = StreamListener(on_text, on_id if self._store else None)
+        client = await self._connected()
         try:
-            async with client.chat.completions.with_streaming_response.create(
-                model=body.pop("model"),
-                messages=cast("Any", body.pop("messages")),
-                extra_body=body,
-                extra_headers=self._headers(),
-            ) as response:
-                return await self._collect(
-                    response.iter_bytes(),
-                    response.status_code,
-                    response.headers.get("content-type", ""),
-                    on_text,
-                )
-        except openai.APIStatusError as error:
-            raise failure(
-                error.status_code,
-                error.response.headers,
-                error.response.content,
-                url=self.base_url,
-                key=self._key,
-            ) from None
-        except (openai.APIConnectionError, httpx2.HTTPError) as error:
-            raise ModelUnavailable(self._connection_trouble(error)) from error
-        except openai.OpenAIError as error:
-            raise ModelUnavailable(
-                f"{self.base_url} could not be asked: {redact(str(error), self._key)}"
-            ) from error
+            async with (
+                self._explained(),
+                client.chat.completions.with_streaming_response.create(
+                    model=body.pop("model"),
+                    messages=cast("Any", body.pop("messages")),
+                    extra_body=body,
+                    extra_headers=self._headers(),
+                ) as response,
+            ):
+                raw = await self._collect(response, listener)
+        except BaseException:  # cancelled as well
+            parts = listener.parts
+            if on_usage is not None and parts.usage:
+                on_usage(self._usage(parts, parts.model or self._model))
+            raise
+        if on_text is not None and not _is_stream(raw.content_type):
+            self._tell_whole(raw, on_text)
+        return raw
+
+    async def fetch(self, answer_id: str) -> RawAnswer | None:
+        """Return a stored answer; see `KeepsAnswers.fetch`.
+
+        A refusal (404, but also 403 or 405) counts as "not there": nothing else would ever come.
+        """
+        client = await self._connected()
+        pause = _FIRST_LOOK
+        while True:
+            try:
+                async with (
+                    self._explained(),
+                    client.chat.completions.with_streaming_response.retrieve(
+                        answer_id, extra_headers=self._headers()
+                    ) as response,
+                ):
+                    raw = await self._collect(response, StreamListener(None))
+                    wait = retry_after(response.headers)
+            except ModelRefused:
+                return None
+            if not in_progress(raw):
+                return raw
+            await asyncio.sleep(wait or pause)
+            pause = min(pause * 2, _LAST_LOOK)
 
     def read(self, raw: RawAnswer) -> Answer:
         """Understand a raw answer; see `Provider.read`.
@@ -144,24 +172,14 @@ class OpenAICompatible:
             AnswerInvalid: what came back is not a list of models.
         """
         client = await self._connected()
-        import httpx2  # noqa: PLC0415
-        import openai  # noqa: PLC0415
-
         try:
-            async with client.models.with_streaming_response.list(
-                timeout=10.0, extra_headers=self._headers()
-            ) as response:
+            async with (
+                self._explained(),
+                client.models.with_streaming_response.list(
+                    timeout=10.0, extra_headers=self._headers()
+                ) as response,
+            ):
                 document = await response.json()
-        except openai.APIStatusError as error:
-            raise failure(
-                error.status_code,
-                error.response.headers,
-                error.response.content,
-                url=self.base_url,
-                key=self._key,
-            ) from None
-        except (openai.APIConnectionError, httpx2.HTTPError) as error:
-            raise ModelUnavailable(self._connection_trouble(error)) from error
         except ValueError:
             document = None
         listed = model_ids(document)
@@ -175,17 +193,35 @@ class OpenAICompatible:
         if client is not None:
             await client.close()
 
-    async def _collect(
-        self,
-        chunks: Any,
-        status: int,
-        content_type: str,
-        on_text: Callable[[str], None] | None,
-    ) -> RawAnswer:
-        streamed = content_type.startswith("text/event-stream")
-        listener = StreamListener(on_text)
+    @asynccontextmanager
+    async def _explained(self) -> AsyncIterator[None]:
+        """Turn what goes wrong with a request into one of our errors."""
+        import httpx2  # noqa: PLC0415  -- late, like openai: half a second
+        import openai  # noqa: PLC0415
+
+        try:
+            yield
+        except openai.APIStatusError as error:
+            raise failure(
+                error.status_code,
+                error.response.headers,
+                error.response.content,
+                url=self.base_url,
+                key=self._key,
+            ) from None
+        except (openai.APIConnectionError, httpx2.HTTPError) as error:
+            raise ModelUnavailable(self._connection_trouble(error)) from error
+        except openai.OpenAIError as error:
+            raise ModelUnavailable(
+                f"{self.base_url} could not be asked: {redact(str(error), self._key)}"
+            ) from error
+
+    async def _collect(self, response: Any, listener: StreamListener) -> RawAnswer:
+        """Read an answer to its end, whatever it is."""
+        content_type = response.headers.get("content-type", "")
+        streamed = _is_stream(content_type)
         body = bytearray()
-        async for chunk in chunks:
+        async for chunk in response.iter_bytes():
             body += chunk
             if len(body) > self._max_bytes:
                 raise AnswerInvalid(
@@ -194,12 +230,9 @@ class OpenAICompatible:
                 )
             if streamed:
                 listener.feed(chunk)
-        raw = RawAnswer(body=bytes(body), status=status, content_type=content_type)
         if streamed:
             self._refuse_cut(listener.close(), len(body))
-        elif on_text is not None:
-            self._tell_whole(raw, on_text)
-        return raw
+        return RawAnswer(body=bytes(body), status=response.status_code, content_type=content_type)
 
     def _refuse_cut(self, parts: Parts, size: int) -> None:
         if parts.error is not None:
@@ -281,6 +314,10 @@ class OpenAICompatible:
                 follow_redirects=False,  # keys and prompts go where the settings say, only there
             ),
         )
+
+
+def _is_stream(content_type: str) -> bool:
+    return content_type.startswith("text/event-stream")
 
 
 def checked_url(url: str) -> str:

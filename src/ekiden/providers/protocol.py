@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +76,21 @@ class Provider(Protocol):
         ...
 
     async def send(
-        self, request: ModelRequest, *, on_text: Callable[[str], None] | None = None
+        self,
+        request: ModelRequest,
+        *,
+        on_text: Callable[[str], None] | None = None,
+        on_id: Callable[[str], None] | None = None,
+        on_usage: Callable[[Usage], None] | None = None,
     ) -> RawAnswer:
-        """Send the request and return the raw answer; ``on_text`` hears a stream's pieces.
+        """Send the request and return the raw answer.
+
+        Args:
+            request: what to ask.
+            on_text: hears a stream's pieces of text as they come.
+            on_id: hears, at the first event, the id under which the answer can be fetched again;
+                never called by a provider that keeps no answers.
+            on_usage: hears what the provider said of its usage before a stream that broke off.
 
         Raises:
             ModelUnavailable: nothing (or only a part) came back; a retry may help.
@@ -98,3 +110,31 @@ class Provider(Protocol):
     async def close(self) -> None:
         """Let go of connections and processes."""
         ...
+
+
+@runtime_checkable
+class KeepsAnswers(Protocol):
+    """What a provider can do as well when answers stay with it under an id."""
+
+    async def fetch(self, answer_id: str) -> RawAnswer | None:
+        """Return an answer that was asked for before; None: it is not there, ask again.
+
+        Waits for an answer that is still being made.
+
+        Raises:
+            ModelUnavailable: nobody knows whether it is there; a retry may help.
+            ModelBusy: 429 or 503.
+        """
+        ...
+
+
+def storable(text: str) -> str:
+    """Return the text with what PostgreSQL cannot store (NUL, lone surrogates) as U+FFFD.
+
+    Halves of one character that came in two pieces are joined first. The raw bytes in the ledger
+    keep what was really sent.
+    """
+    if text.isascii() and "\0" not in text:
+        return text
+    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return joined.replace("\0", "\ufffd")

@@ -9,11 +9,13 @@ document, or a text that no database can store.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from ekiden.errors import AnswerInvalid
+from ekiden.providers.protocol import RawAnswer, storable
 
 _DONE = "[DONE]"
 _SHOWN = 120  # characters of a strange body that an error message quotes
@@ -75,23 +77,25 @@ def _content_text(content: Any) -> str:
     return ""
 
 
-def storable(text: str) -> str:
-    """Return the text with what PostgreSQL cannot store (NUL, lone surrogates) as U+FFFD.
-
-    Halves of one character that came in two pieces are joined first. The raw bytes in the ledger
-    keep what was really sent.
-    """
-    if text.isascii() and "\0" not in text:
-        return text
-    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return joined.replace("\0", "\ufffd")
+# What may stand in an address: the id comes from a stranger.
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}")
 
 
 class StreamListener:
-    """Listens to a body while it arrives; ``on_text`` hears each piece of text."""
+    """Listens to a body while it arrives.
 
-    def __init__(self, on_text: Callable[[str], None] | None) -> None:
+    Args:
+        on_text: hears each piece of text.
+        on_id: hears the id of the answer, once, at its first event.
+    """
+
+    def __init__(
+        self,
+        on_text: Callable[[str], None] | None,
+        on_id: Callable[[str], None] | None = None,
+    ) -> None:
         self._on_text = on_text
+        self._on_id = on_id
         self._line = bytearray()
         self._half = ""  # the first half of a character whose second half is still to come
         self.parts = Parts()
@@ -125,7 +129,16 @@ class StreamListener:
             document = json.loads(data, strict=False)
         except ValueError:
             return  # read() will say what is wrong with it; a listener does not judge
+        self._name(document)
         self._tell(self.parts.add(document))
+
+    def _name(self, document: Any) -> None:
+        if self._on_id is None or not isinstance(document, dict):
+            return
+        answer_id = document.get("id")
+        if isinstance(answer_id, str) and _ID.fullmatch(answer_id):
+            self._on_id(answer_id)
+            self._on_id = None
 
     def _tell(self, piece: str, *, last: bool = False) -> None:
         if self._on_text is None:
@@ -175,6 +188,23 @@ def read_body(body: bytes, content_type: str = "") -> Parts:
     if parts.refusal and not "".join(parts.text):
         raise AnswerInvalid(f"The model declines: {storable(''.join(parts.refusal))[:500]}")
     return parts
+
+
+def in_progress(raw: RawAnswer) -> bool:
+    """Whether a stored answer is still being made, as far as the server says so."""
+    if raw.status == 202:
+        return True
+    try:
+        document = json.loads(raw.body, strict=False)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(document, dict):
+        return False
+    if document.get("status") in {"queued", "in_progress"}:
+        return True
+    choices = document.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    return isinstance(choice, dict) and choice.get("finish_reason", "said nothing") is None
 
 
 def _events(body: bytes) -> Iterator[str]:

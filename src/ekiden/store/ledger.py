@@ -10,6 +10,7 @@ from decimal import Decimal
 import asyncpg
 
 from ekiden.store.connection import translated
+from ekiden.store.partials import Partials
 from ekiden.store.queries import sql
 
 
@@ -41,11 +42,24 @@ class Call:
 class PaidAnswer:
     """A usable answer that an earlier attempt of the task has paid for."""
 
-    kind: str
-    request_hash: bytes
+    id: int
+    attempt: int
+    number: int
+    model: str
     answer: bytes
     content_type: str
     http_status: int
+    unread: bool  # its worker died before it could note tokens and cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartedCall:
+    """A call whose answer the provider keeps under an id."""
+
+    attempt: int
+    number: int
+    model: str
+    answer_id: str
 
 
 class Ledger:
@@ -54,9 +68,10 @@ class Ledger:
     def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
         self._pool = pool
         self._dsn = dsn
+        self.partials = Partials(pool, dsn)
 
     async def append(self, calls: Sequence[Call]) -> None:
-        """Append calls in one statement."""
+        """Append calls in one statement; one that is there already is no change."""
         columns = (
             "session_id", "task_id", "attempt", "number", "kind", "provider", "model",
             "request_hash", "request", "answer", "content_type", "http_status", "outcome", "error",
@@ -75,17 +90,44 @@ class Ledger:
                 call.outcome, call.error, call.input_tokens, call.output_tokens, call.cost_usd,
             )  # fmt: skip
 
-    async def answers_of(self, session_id: str, task_id: int) -> list[PaidAnswer]:
-        """Return the usable answers a task already has, oldest first."""
+    async def start(self, started: Sequence[tuple[Call, str]]) -> None:
+        """Note under which ids a provider keeps the answers of calls, in one statement."""
+        columns = (
+            "session_id", "task_id", "attempt", "number", "kind", "provider", "model",
+            "request_hash",
+        )  # fmt: skip
         with translated(self._dsn):
-            rows = await self._pool.fetch(sql("answers_of"), session_id, task_id)
-        return [
-            PaidAnswer(
-                kind=row["kind"],
-                request_hash=row["request_hash"],
-                answer=row["answer"],
-                content_type=row["content_type"] or "",
-                http_status=row["http_status"] or 200,
+            await self._pool.execute(
+                sql("append_started_calls"),
+                *([getattr(call, name) for call, _ in started] for name in columns),
+                [answer_id for _, answer_id in started],
             )
-            for row in rows
-        ]
+
+    async def next_paid(self, call: Call, taken: Sequence[int]) -> PaidAnswer | None:
+        """Return the oldest answer earlier attempts have to this call's request, but ``taken``."""
+        with translated(self._dsn):
+            row = await self._pool.fetchrow(
+                sql("next_paid_answer"), call.session_id, call.task_id, call.attempt, call.kind,
+                call.request_hash, taken,
+            )  # fmt: skip
+        if row is None:
+            return None
+        return PaidAnswer(
+            id=row["id"],
+            attempt=row["attempt"],
+            number=row["number"],
+            model=row["model"],
+            answer=row["answer"],
+            content_type=row["content_type"] or "",
+            http_status=row["http_status"] or 200,
+            unread=row["unread"],
+        )
+
+    async def next_started(self, call: Call, tried: Sequence[str]) -> StartedCall | None:
+        """Return the oldest call of earlier attempts that asked the same and has no answer here."""
+        with translated(self._dsn):
+            row = await self._pool.fetchrow(
+                sql("next_started_call"), call.session_id, call.task_id, call.attempt, call.kind,
+                call.request_hash, call.provider, tried,
+            )  # fmt: skip
+        return None if row is None else StartedCall(**row)

@@ -13,6 +13,7 @@ from ekiden.core.model import Event, Options
 from ekiden.core.progress import progress
 from ekiden.errors import Conflict, DatabaseError, NoGate, NotFound, StaleRevision, UnknownFlow
 from ekiden.store.connection import address_of, parse_session_id, translated
+from ekiden.store.partials import Partials
 from ekiden.store.queries import sql
 
 R = TypeVar("R")
@@ -42,6 +43,7 @@ class Sessions:
     def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
         self._pool = pool
         self._dsn = dsn
+        self.partials = Partials(pool, dsn)
 
     @property
     def address(self) -> str:

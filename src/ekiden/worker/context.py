@@ -6,26 +6,21 @@ already has there and pays only for what is missing.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from decimal import Decimal
-from time import monotonic
 from typing import Any, Generic, TypeVar
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from ekiden import failpoint, telemetry
+from ekiden import telemetry
 from ekiden.core.flow import Phase
-from ekiden.core.model import ClaimedTask
-from ekiden.errors import AnswerInvalid, FlowError, ModelError, ModelUnavailable, SearchError
+from ekiden.core.model import CallOutcome, ClaimedTask
+from ekiden.errors import AnswerInvalid, FlowError, ModelUnavailable, SearchError
 from ekiden.providers.protocol import Answer, Message, ModelRequest, Provider, RawAnswer
 from ekiden.search.protocol import SearchEngine, Source
-from ekiden.store.ledger import Call, PaidAnswer
+from ekiden.store.ledger import Call
+from ekiden.worker.caller import Caller, note_usage, plain
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.leg import Leg
 
@@ -97,10 +92,8 @@ class StepContext:
         self._provider = provider
         self._search = search
         self._ledger = ledger
+        self._caller = Caller(task, ledger)
         self._input: Any = None
-        self._calls = 0
-        self._paid: dict[tuple[str, bytes], deque[PaidAnswer]] | None = None
-        self._paid_lock = asyncio.Lock()
         self.reads: set[int] = set()
 
     @property
@@ -175,7 +168,7 @@ class StepContext:
         return await self._ask(self._provider, shown, question)
 
     async def _ask(self, provider: Provider, turns: list[Message], question: _Question[T]) -> T:
-        """Ask once: from the ledger if it was paid for, else from the provider."""
+        """Ask once: what was paid for is taken, what the provider keeps is fetched."""
         request = ModelRequest(
             messages=tuple(turns),
             schema=question.adapter.json_schema() if question.adapter is not None else None,
@@ -183,7 +176,7 @@ class StepContext:
             max_tokens=question.max_tokens,
             temperature=question.temperature,
             # Another attempt throws other dice; so do two equal questions of one attempt.
-            seed=self._task.attempt * 1000 + self._calls,
+            seed=self._task.attempt * 1000 + self._caller.made,
         )
         asked = _canonical(
             {
@@ -193,37 +186,39 @@ class StepContext:
                 "temperature": request.temperature,
             }
         )
-        call = self._call("ask", provider.name, provider.model, asked)
-        while (paid := await self._take_paid("ask", call.request_hash)) is not None:
+        call = self._caller.new("ask", provider.name, provider.model, asked)
+        while (paid := await self._caller.paid(call)) is not None:
+            then, answer = paid
             raw = RawAnswer(
-                body=paid.answer, status=paid.http_status, content_type=paid.content_type
+                body=answer.answer, status=answer.http_status, content_type=answer.content_type
             )
             try:
+                if answer.unread:  # its worker died before it could note what it took
+                    return await self._understand(then, raw, provider, question)
                 return question.understand(provider.read(raw))
             except AnswerInvalid:
-                continue  # it was stored, but its attempt ended before anyone read it
-        started = monotonic()
-        self._reach("call.before")
-        try:
-            raw = await provider.send(request)
-        except ModelError as error:
-            await self._failed(call, started, error)
-            raise
-        call.took = timedelta(seconds=monotonic() - started)
-        call.answer, call.content_type, call.http_status = raw.body, raw.content_type, raw.status
-        self._reach("call.answered")
-        await self._ledger.append(call)
-        self._reach("call.stored")
+                continue
+        if (fetched := await self._caller.fetched(call, provider)) is not None:
+            return await self._understand(*fetched, provider, question)
+        return await self._caller.ask(
+            call, provider, request, lambda raw: self._understand(call, raw, provider, question)
+        )
+
+    async def _understand(
+        self, call: Call, raw: RawAnswer, provider: Provider, question: _Question[T]
+    ) -> T:
+        """Read an answer that is in the ledger, and note there what it took or why it is useless.
+
+        Raises:
+            AnswerInvalid: it is not what was asked for.
+        """
         try:
             read = provider.read(raw)
             call.model = read.model or call.model
-            call.input_tokens = read.usage.input_tokens
-            call.output_tokens = read.usage.output_tokens
-            if read.usage.cost_usd is not None:
-                call.cost_usd = Decimal(str(read.usage.cost_usd))
+            note_usage(call, read.usage)
             value = question.understand(read)
         except AnswerInvalid as error:
-            call.outcome, call.error = "INVALID", _plain(error.message)
+            call.outcome, call.error = CallOutcome.INVALID, plain(error.message)
             await self._ledger.settle(call)
             raise
         await self._ledger.settle(call)
@@ -233,57 +228,22 @@ class StepContext:
         """Look something up; see ``ekiden.core.flow.Context.search``."""
         if self._search is None:
             raise SearchError("This worker has nothing to search. Add a folder: ekiden sources add")
+        engine = self._search
         language = getattr(self.input, "language", "en")
         asked = _canonical({"query": query, "limit": limit, "language": language})
-        call = self._call("search", "search", self._search.name, asked)
-        if (paid := await self._take_paid("search", call.request_hash)) is not None:
-            return _SOURCES.validate_json(paid.answer)
-        started = monotonic()
-        try:
-            found = await self._search.search(query, limit=limit, language=language)
-        except SearchError as error:
-            await self._failed(call, started, error)
-            raise
-        call.took = timedelta(seconds=monotonic() - started)
-        call.answer, call.content_type = _SOURCES.dump_json(found), "application/json"
-        await self._ledger.append(call)
-        return found
+        call = self._caller.new("search", "search", engine.name, asked)
+        if (paid := await self._caller.paid(call)) is not None:
+            return _SOURCES.validate_json(paid[1].answer)
 
-    def _call(self, kind: str, provider: str, model: str, asked: bytes) -> Call:
-        self._calls += 1
-        return Call(
-            session_id=self._task.session_id,
-            task_id=self._task.id,
-            attempt=self._task.attempt,
-            number=self._calls,
-            kind=kind,
-            provider=provider,
-            model=model,
-            request_hash=hashlib.sha256(asked).digest(),
-            request=asked,
-        )
+        async def send() -> RawAnswer:
+            found = await engine.search(query, limit=limit, language=language)
+            body = _SOURCES.dump_json(list(found))
+            return RawAnswer(body=body, status=0, content_type="application/json")
 
-    def _reach(self, name: str) -> None:
-        failpoint.reach(name, self._task.step, self._task.phase)
+        async def understand(raw: RawAnswer) -> Sequence[Source]:
+            return _SOURCES.validate_json(raw.body)
 
-    async def _failed(self, call: Call, started: float, error: ModelError | SearchError) -> None:
-        call.took = timedelta(seconds=monotonic() - started)
-        call.outcome, call.error = "FAILED", _plain(error.message)
-        await self._ledger.append(call)
-
-    async def _take_paid(self, kind: str, request_hash: bytes) -> PaidAnswer | None:
-        """Take the next answer this task has already paid for, if there is one."""
-        if self._task.attempt == 1:
-            return None
-        async with self._paid_lock:
-            if self._paid is None:
-                self._paid = defaultdict(deque)
-                for paid in await self._ledger.ledger.answers_of(
-                    self._task.session_id, self._task.id
-                ):
-                    self._paid[paid.kind, paid.request_hash].append(paid)
-        waiting = self._paid.get((kind, request_hash))
-        return waiting.popleft() if waiting else None
+        return await self._caller.make(call, send, understand)
 
 
 def _canonical(request: dict[str, Any]) -> bytes:
@@ -293,11 +253,6 @@ def _canonical(request: dict[str, Any]) -> bytes:
         # A lone surrogate in a prompt: no UTF-8 stands for it, so it travels as a mark.
         text = repr(request).encode("utf-8", "backslashreplace").decode()
         return orjson.dumps({"unencodable": text})
-
-
-def _plain(text: str) -> str:
-    """PostgreSQL's text takes no NUL."""
-    return text.replace("\x00", "\ufffd")[:4000]
 
 
 def _unfenced(text: str) -> str:

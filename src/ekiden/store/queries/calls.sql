@@ -1,7 +1,8 @@
 -- The ledger.
 
 -- name: append_calls
--- Appends calls as they came back, many at once. Paid is paid: no fence.
+-- Appends calls as they came back, many at once. Paid is paid: no fence. One that is there already
+-- was sent before, or its answer fetched.
 INSERT INTO ekiden.calls (session_id, task_id, attempt, number, kind, provider, model,
                           request_hash, request, answer, content_type, http_status, outcome, error,
                           input_tokens, output_tokens, cost_usd, started_at, finished_at)
@@ -13,7 +14,8 @@ FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::text[], $6::text
             $14::text[], $15::int[], $16::int[], $17::numeric[], $18::interval[])
      AS c(session_id, task_id, attempt, number, kind, provider, model, request_hash, request,
           answer, content_type, http_status, outcome, error, input_tokens, output_tokens, cost_usd,
-          took);
+          took)
+ON CONFLICT (task_id, attempt, number, (answer IS NULL)) DO NOTHING;
 
 -- name: settle_call
 -- What became of an answer once it was read: tokens and cost, or why it is of no use.
@@ -21,7 +23,12 @@ UPDATE ekiden.calls
 SET outcome = $5, error = $6, input_tokens = $7, output_tokens = $8, cost_usd = $9
 WHERE session_id = $1 AND task_id = $2 AND attempt = $3 AND number = $4 AND outcome = 'ANSWERED';
 
--- name: answers_of
--- The usable answers a task already has, oldest first: an attempt takes these before it pays.
-SELECT kind, request_hash, answer, content_type, http_status FROM ekiden.calls
-WHERE session_id = $1 AND task_id = $2 AND outcome = 'ANSWERED' ORDER BY id;
+-- name: next_paid_answer
+-- The oldest usable answer that earlier attempts have to this request: taken before anything is
+-- paid. $6 are the ids that this attempt has taken already.
+SELECT id, attempt, number, model, answer, content_type, http_status,
+       input_tokens IS NULL AND output_tokens IS NULL AND cost_usd IS NULL AS unread
+FROM ekiden.calls
+WHERE session_id = $1 AND task_id = $2 AND attempt < $3 AND kind = $4 AND request_hash = $5
+  AND outcome = 'ANSWERED' AND id <> ALL ($6::bigint[])
+ORDER BY id LIMIT 1;

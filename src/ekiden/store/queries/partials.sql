@@ -1,0 +1,61 @@
+-- The text of running calls, and the ids under which providers keep their answers.
+
+-- name: append_partials
+-- Appends chunks of many calls at once. One that is there already was sent before: the same text.
+INSERT INTO ekiden.partials (session_id, task_id, attempt, call, seq, text)
+SELECT p.session_id, p.task_id, p.attempt, p.call, p.seq, p.text
+FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::int[], $6::text[])
+     AS p(session_id, task_id, attempt, call, seq, text)
+ON CONFLICT DO NOTHING;
+
+-- name: partial_texts
+-- What each call of a task has said, all attempts.
+SELECT attempt, call, string_agg(text, '' ORDER BY seq) AS text, count(*) AS chunks
+FROM ekiden.partials WHERE session_id = $1 AND task_id = $2
+GROUP BY attempt, call ORDER BY attempt, call;
+
+-- name: follow_partials
+-- The chunks that a reader of the session has not seen: of the attempts that run, and of those it
+-- has seen chunks of ($2 to $5: task, attempt, call, last seq). An attempt that runs and has nothing
+-- new is a row without a chunk, so one snapshot says both what was said and who may say more.
+WITH seen AS (
+    SELECT * FROM unnest($2::bigint[], $3::int[], $4::int[], $5::int[])
+                  AS s(task_id, attempt, call, seq)
+), running AS (
+    SELECT id AS task_id, attempt FROM ekiden.api_tasks
+    WHERE session_id = $1 AND status = 'RUNNING'
+), followed AS (
+    SELECT task_id, attempt FROM running UNION SELECT task_id, attempt FROM seen
+)
+SELECT f.task_id, f.attempt, p.call, p.seq, p.text,
+       EXISTS (SELECT FROM running r
+               WHERE r.task_id = f.task_id AND r.attempt = f.attempt) AS running
+FROM followed f LEFT JOIN LATERAL (
+    SELECT p.call, p.seq, p.text FROM ekiden.partials p
+    WHERE p.task_id = f.task_id AND p.attempt = f.attempt AND p.session_id = $1
+      AND p.seq > coalesce((SELECT s.seq FROM seen s WHERE s.task_id = f.task_id
+                            AND s.attempt = f.attempt AND s.call = p.call), 0)
+) p ON true
+ORDER BY f.task_id, f.attempt, p.call, p.seq LIMIT $6;
+
+-- name: append_started_calls
+-- Notes under which id the provider keeps the answer of a call that has begun, many at once.
+INSERT INTO ekiden.started_calls (session_id, task_id, attempt, number, kind, provider, model,
+                                  request_hash, answer_id)
+SELECT s.session_id, s.task_id, s.attempt, s.number, s.kind, s.provider, s.model, s.request_hash,
+       s.answer_id
+FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::text[], $6::text[], $7::text[],
+            $8::bytea[], $9::text[])
+     AS s(session_id, task_id, attempt, number, kind, provider, model, request_hash, answer_id)
+ON CONFLICT DO NOTHING;
+
+-- name: next_started_call
+-- The oldest call of an earlier attempt that asked the same of the same provider and whose answer
+-- never came here; $7 are the ids that were tried already.
+SELECT s.attempt, s.number, s.model, s.answer_id FROM ekiden.started_calls s
+WHERE s.session_id = $1 AND s.task_id = $2 AND s.attempt < $3 AND s.kind = $4
+  AND s.request_hash = $5 AND s.provider = $6 AND s.answer_id <> ALL ($7::text[])
+  AND NOT EXISTS (SELECT FROM ekiden.calls c
+                  WHERE c.task_id = s.task_id AND c.attempt = s.attempt AND c.number = s.number
+                    AND c.answer IS NOT NULL)
+ORDER BY s.attempt, s.number LIMIT 1;

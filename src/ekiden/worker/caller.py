@@ -1,0 +1,225 @@
+"""Makes the calls of one attempt, and pays for none that was paid for before.
+
+A call's answer is looked for in three places, in this order: in the ledger, where earlier attempts
+left it; at the provider, when an earlier attempt was told under which id it is kept there; and only
+then is it asked for. Whatever becomes of a call that was made is in the ledger: an answer byte for
+byte before anyone reads it, a failure, or that it was stopped in the middle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from time import monotonic
+from typing import TypeVar
+
+from ekiden import failpoint, telemetry
+from ekiden.core.model import CallOutcome, ClaimedTask
+from ekiden.errors import EkidenError
+from ekiden.providers.protocol import (
+    KeepsAnswers,
+    ModelRequest,
+    Provider,
+    RawAnswer,
+    Usage,
+    storable,
+)
+from ekiden.store.ledger import Call, PaidAnswer
+from ekiden.worker.ledger_writer import LedgerWriter
+from ekiden.worker.partial_writer import PartialStream
+
+T = TypeVar("T")
+
+_KEEP = 5.0  # seconds that a stopped step waits for its call to be noted down
+
+
+class Caller:
+    """The calls of one attempt."""
+
+    def __init__(self, task: ClaimedTask, ledger: LedgerWriter) -> None:
+        self._task = task
+        self._ledger = ledger
+        self._calls = 0
+        self._taken: list[int] = []  # answers of earlier attempts that this one has used
+        self._tried: list[str] = []  # answers it has tried to fetch
+        self._looking = asyncio.Lock()  # two equal questions are two answers
+
+    def new(self, kind: str, provider: str, model: str, asked: bytes) -> Call:
+        """Return the next call, not yet made."""
+        self._calls += 1
+        return Call(
+            session_id=self._task.session_id,
+            task_id=self._task.id,
+            attempt=self._task.attempt,
+            number=self._calls,
+            kind=kind,
+            provider=provider,
+            model=model,
+            request_hash=hashlib.sha256(asked).digest(),
+            request=asked,
+        )
+
+    @property
+    def made(self) -> int:
+        """How many calls this attempt has begun."""
+        return self._calls
+
+    async def paid(self, call: Call) -> tuple[Call, PaidAnswer] | None:
+        """Take the next answer this task has already paid for, if there is one.
+
+        Returns:
+            The call it is the answer of, and the answer.
+        """
+        if self._task.attempt == 1:
+            return None
+        # Asked anew each time: an earlier attempt that lost its lease may have been answered since.
+        async with self._looking:
+            paid = await self._ledger.ledger.next_paid(call, self._taken)
+            if paid is None:
+                return None
+            self._taken.append(paid.id)
+        then = replace(call, attempt=paid.attempt, number=paid.number, model=paid.model)
+        return then, paid
+
+    async def fetched(self, call: Call, provider: Provider) -> tuple[Call, RawAnswer] | None:
+        """Fetch an answer that an earlier attempt asked for and the provider keeps.
+
+        It goes to the ledger under the call that asked for it.
+
+        Raises:
+            ModelError: nobody knows whether the provider has it; asking again might pay twice.
+        """
+        if self._task.attempt == 1 or not isinstance(provider, KeepsAnswers):
+            return None
+        while True:
+            async with self._looking:
+                started = await self._ledger.ledger.next_started(call, self._tried)
+                if started is None:
+                    return None
+                self._tried.append(started.answer_id)
+            begun = monotonic()
+            raw = await provider.fetch(started.answer_id)
+            if raw is None:
+                continue
+            telemetry.emit("answer_fetched", task=self._task.id, attempt=started.attempt)
+            then = replace(
+                call, attempt=started.attempt, number=started.number, model=started.model
+            )
+            then.took = timedelta(seconds=monotonic() - begun)
+            await self._store(then, raw)
+            return then, raw
+
+    async def ask(
+        self,
+        call: Call,
+        provider: Provider,
+        request: ModelRequest,
+        understand: Callable[[RawAnswer], Awaitable[T]],
+    ) -> T:
+        """Ask the provider, store its answer, and return what ``understand`` makes of it.
+
+        Raises:
+            ModelError: no usable answer came.
+        """
+        stream = self._ledger.partials.open(call)
+
+        def hear(piece: str) -> None:
+            self._reach("call.midstream")
+            stream.hear(piece)
+
+        async def send() -> RawAnswer:
+            return await provider.send(
+                request,
+                on_text=hear,
+                on_id=lambda answer_id: self._ledger.started(call, answer_id),
+                on_usage=lambda usage: note_usage(call, usage),
+            )
+
+        return await self.make(call, send, understand, stream)
+
+    async def make(
+        self,
+        call: Call,
+        send: Callable[[], Awaitable[RawAnswer]],
+        understand: Callable[[RawAnswer], Awaitable[T]],
+        stream: PartialStream | None = None,
+    ) -> T:
+        """Make a call: send, store what came, and return what ``understand`` makes of it.
+
+        Being cancelled stops the sending; an answer that has come is stored and read all the same.
+        """
+        over = asyncio.Event()  # the sending is: from here on nothing may be lost
+        making = self._ledger.see_through(self._make(call, send, understand, stream, over))
+        try:
+            await asyncio.wait({making})
+        except asyncio.CancelledError:
+            if not over.is_set():
+                making.cancel()
+            # So that the next attempt finds it in the ledger; without a database it may not.
+            await asyncio.wait({making}, timeout=_KEEP)
+            raise
+        return making.result()
+
+    async def _make(
+        self,
+        call: Call,
+        send: Callable[[], Awaitable[RawAnswer]],
+        understand: Callable[[RawAnswer], Awaitable[T]],
+        stream: PartialStream | None,
+        over: asyncio.Event,
+    ) -> T:
+        self._reach("call.before")
+        begun = monotonic()
+        try:
+            raw = await send()
+        except (Exception, asyncio.CancelledError) as error:
+            over.set()
+            call.took = timedelta(seconds=monotonic() - begun)
+            await self._broke(call, error, stream)
+            raise
+        over.set()
+        call.took = timedelta(seconds=monotonic() - begun)
+        self._reach("call.answered")
+        if stream is not None:
+            self._ledger.partials.drop(stream)
+        await self._store(call, raw)
+        self._reach("call.stored")
+        return await understand(raw)
+
+    async def _broke(self, call: Call, error: BaseException, stream: PartialStream | None) -> None:
+        """Note that no answer came, and save what was said until then."""
+        if isinstance(error, asyncio.CancelledError):
+            call.outcome, call.error = (
+                CallOutcome.ABORTED,
+                "Stopped before the answer was complete.",
+            )
+        else:
+            said = error.message if isinstance(error, EkidenError) else repr(error)
+            call.outcome, call.error = CallOutcome.FAILED, plain(said)
+        if stream is not None:
+            await self._ledger.partials.flush(stream)
+        await self._ledger.append(call)
+
+    async def _store(self, call: Call, raw: RawAnswer) -> None:
+        call.answer, call.content_type = raw.body, raw.content_type
+        call.http_status = raw.status or None
+        await self._ledger.append(call)
+
+    def _reach(self, name: str) -> None:
+        failpoint.reach(name, self._task.step, self._task.phase)
+
+
+def note_usage(call: Call, usage: Usage) -> None:
+    """Note what the provider said of its usage; None stays unknown."""
+    call.input_tokens, call.output_tokens = usage.input_tokens, usage.output_tokens
+    if usage.cost_usd is not None:
+        call.cost_usd = Decimal(str(usage.cost_usd))
+
+
+def plain(text: str) -> str:
+    """Return a message as it is stored."""
+    return storable(text)[:4000]
