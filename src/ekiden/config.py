@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     model: str = Field("", validation_alias=_env("EKIDEN_MODEL"), description="provider:model")
     openai_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("OPENAI_API_KEY"))
     openai_base_url: str = Field("", validation_alias=_env("OPENAI_BASE_URL"))
+    store_answers: bool = Field(False, validation_alias=_env("EKIDEN_STORE_ANSWERS"))
     perplexity_api_key: SecretStr = Field(
         SecretStr(""), validation_alias=_env("PERPLEXITY_API_KEY")
     )

@@ -14,6 +14,8 @@ attempt:
     attempt_retried     error, retry_in_s                  it failed and will be tried again
     attempt_failed      error, reason                      it failed for good
     answer_repaired     complaint, left  (debug)           a useless answer got another turn
+    answer_fetched      task, asked_in                     the provider had kept it; not paid twice
+    partials_unsaved    error                              what running calls say is not saved
     database_lost       error, next_try_s                  the database does not answer
     database_back       after_s                            it does again
     worker_fenced       worker, busy                       it cannot renew its lease: steps stopped
@@ -39,6 +41,7 @@ _LEVELS = {
     "attempt_retried": logging.WARNING,
     "attempt_failed": logging.ERROR,
     "database_lost": logging.WARNING,
+    "partials_unsaved": logging.WARNING,
     "worker_lost": logging.ERROR,
     "worker_fenced": logging.ERROR,
 }

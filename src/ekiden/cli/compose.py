@@ -163,6 +163,7 @@ def provider_settings(settings: Settings) -> ProviderSettings:
         model=settings.model or None,
         openai_api_key=settings.openai_api_key.get_secret_value() or None,
         openai_base_url=settings.openai_base_url or None,
+        store_answers=settings.store_answers,
         perplexity_api_key=settings.perplexity_api_key.get_secret_value() or None,
         anthropic_api_key=settings.anthropic_api_key.get_secret_value() or None,
     )

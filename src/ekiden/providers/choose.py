@@ -42,6 +42,7 @@ class ProviderSettings:
     model: str | None = None  # EKIDEN_MODEL, "provider:model"
     openai_api_key: str | None = field(default=None, repr=False)  # OPENAI_API_KEY
     openai_base_url: str | None = None  # OPENAI_BASE_URL
+    store_answers: bool = False  # EKIDEN_STORE_ANSWERS
     perplexity_api_key: str | None = field(default=None, repr=False)  # PERPLEXITY_API_KEY
     anthropic_api_key: str | None = field(default=None, repr=False)  # ANTHROPIC_API_KEY
 
@@ -124,15 +125,19 @@ def _embedded(settings: ProviderSettings) -> Provider:
 def _openai(model: str, settings: ProviderSettings) -> OpenAICompatible:
     url = settings.openai_base_url or OPENAI_URL
     try:
-        return _compatible("openai", url, model, settings.openai_api_key)
+        return _compatible(
+            "openai", url, model, settings.openai_api_key, store=settings.store_answers
+        )
     except SettingsError as error:
         raise SettingsError(f"OPENAI_BASE_URL: {error.message}") from None
 
 
-def _compatible(name: str, url: str, model: str, key: str | None) -> OpenAICompatible:
+def _compatible(
+    name: str, url: str, model: str, key: str | None, *, store: bool = False
+) -> OpenAICompatible:
     from ekiden.providers.openai_compatible import OpenAICompatible  # noqa: PLC0415
 
-    return OpenAICompatible(base_url=url, model=model, api_key=key, name=name)
+    return OpenAICompatible(base_url=url, model=model, api_key=key, name=name, store=store)
 
 
 async def _first_listed(settings: ProviderSettings) -> Provider:

@@ -105,7 +105,7 @@ class Caller:
             raw = await provider.fetch(started.answer_id)
             if raw is None:
                 continue
-            telemetry.emit("answer_fetched", task=self._task.id, attempt=started.attempt)
+            telemetry.emit("answer_fetched", task=self._task.id, asked_in=started.attempt)
             then = replace(
                 call, attempt=started.attempt, number=started.number, model=started.model
             )

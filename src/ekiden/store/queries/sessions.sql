@@ -209,7 +209,7 @@ SELECT count(*) AS calls, sum(input_tokens) AS input_tokens, sum(output_tokens) 
        sum(cost_usd) AS cost_usd,
        count(*) FILTER (WHERE kind = 'ask' AND cost_usd IS NULL) AS unpriced,
        array_agg(DISTINCT provider || ':' || model)
-           FILTER (WHERE kind = 'ask' AND outcome <> 'FAILED') AS models
+           FILTER (WHERE kind = 'ask' AND answer IS NOT NULL) AS models
 FROM ekiden.calls WHERE session_id = $1;
 
 -- name: list_revisions
