@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -297,7 +298,8 @@ class Site:
     @property
     def socket_folder(self) -> str:
         """Where PostgreSQL's socket is: ``Proxy(site.socket_folder, site.postgres_port)``."""
-        return self._postmaster_file()[4]
+        # Not from postmaster.pid, which knows it by a name of the server's own.
+        return urllib.parse.parse_qs(urllib.parse.urlsplit(self.server.dsn).query)["host"][0]
 
     @property
     def postgres_port(self) -> int:
