@@ -10,6 +10,7 @@ import pytest
 from ekiden.core.model import ClaimedTask
 from ekiden.core.records import Partial
 from ekiden.store.partials import BATCH, CallKey
+from ekiden.store.queries import sql
 from tests.store.helpers import ERROR, Relay, second
 
 
@@ -92,6 +93,29 @@ async def test_a_long_text_is_read_in_batches_without_gaps(relay: Relay):
     pieces = [str(n) for n in range(1, 2 * BATCH + 20)]
     await relay.sessions.partials.append([chunk(task, n, str(n)) for n in range(1, 2 * BATCH + 20)])
     assert await read(relay, task.session_id, {}) == pieces
+
+
+async def test_more_running_attempts_than_a_batch_are_all_told(relay: Relay):
+    tasks = await relay.executing(BATCH + 5)
+    await relay.sessions.partials.append([chunk(tasks[-1], 1, "of the last")])
+    look = await relay.sessions.partials.follow(tasks[0].session_id, {})
+    assert ([c.text for c in look.chunks], look.complete) == (["of the last"], True)
+    assert len(look.running) == BATCH + 5
+
+
+async def test_following_a_session_reads_only_its_own_chunks(relay: Relay):
+    """However much other sessions have said: no scan of the table."""
+    task = await relay.started()
+    await relay.connection.execute(
+        "INSERT INTO ekiden.partials (session_id, task_id, attempt, call, seq, text)"
+        " SELECT ekiden.new_session_id(), 1000 + n, 1, 1, 1, 'x' FROM generate_series(1, 20000) n"
+    )
+    await relay.connection.execute("ANALYZE ekiden.partials, ekiden.api_tasks")
+    await relay.connection.execute("SET plan_cache_mode = force_generic_plan")
+    plan = await relay.rows(
+        f"EXPLAIN ANALYZE {sql('follow_partials')}", task.session_id, [], [], [], [], BATCH
+    )
+    assert not [line for (line,) in plan if "Seq Scan on partials" in line]
 
 
 async def test_appending_rings_for_whoever_watches_the_session(relay: Relay):

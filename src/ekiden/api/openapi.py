@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 from ekiden.api.given import Act, Creation, Decision, Delivery
 from ekiden.api.guard import OPEN_PATHS
 from ekiden.api.problems import MEDIA_TYPE
-from ekiden.api.shown import EventShown, Problem
+from ekiden.api.shown import EventShown, PartialShown, Problem
 
 _REF = "#/components/schemas/{model}"
 _BODIES = (Act, Creation, Decision, Delivery)
@@ -53,7 +53,12 @@ EVENT_STREAM = {
                 "data": {
                     "type": "string",
                     "contentMediaType": "application/json",
-                    "contentSchema": {"$ref": _REF.format(model="EventShown")},
+                    "contentSchema": {
+                        "anyOf": [
+                            {"$ref": _REF.format(model="EventShown")},
+                            {"$ref": _REF.format(model="PartialShown")},
+                        ]
+                    },
                 },
                 "retry": {"type": "integer"},
             },
@@ -80,7 +85,7 @@ def _described(app: FastAPI, *, with_key: bool) -> dict[str, Any]:
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     _, given = models_json_schema([(m, "validation") for m in _BODIES], ref_template=_REF)
     _, shown = models_json_schema(
-        [(m, "serialization") for m in (Problem, EventShown)], ref_template=_REF
+        [(m, "serialization") for m in (Problem, EventShown, PartialShown)], ref_template=_REF
     )
     components.update(given["$defs"])
     components.update(shown["$defs"])

@@ -25,6 +25,7 @@ from ekiden.api.shown import (
     CallShown,
     DraftList,
     DraftShown,
+    PartialText,
     SessionLineShown,
     SessionList,
     SessionShown,
@@ -83,15 +84,25 @@ async def tasks(session: KnownSession, here: Here) -> TaskList:
     responses=refusals(404),
 )
 async def attempts(session: KnownSession, task_id: TaskId, here: Here) -> AttemptList:
-    """Return each try of a task and each call it made, without the calls' bytes."""
+    """Return each try of a task and each call it made, without the calls' bytes.
+
+    An attempt shows the text of its streamed calls as far as it was saved: while it runs, and after
+    it failed or its worker died.
+    """
     tried = await here.sessions.attempts(session.id, task_id)
     # A task that was never tried has no attempts, and neither has one that is not there.
     if not tried and all(t.id != task_id for t in await here.sessions.tasks(session.id)):
         raise NotFound(f"Session {session.id} has no task {task_id}.")
     calls = await here.sessions.calls(session.id, task_id)
+    shown = [AttemptShown.model_validate(a) for a in tried]
+    said = await here.sessions.partials.texts(session.id, task_id)
+    for attempt in shown:
+        attempt.partials = [
+            PartialText.model_validate(p) for p in said if p.attempt == attempt.number
+        ]
     return AttemptList(
         task_id=task_id,
-        attempts=[AttemptShown.model_validate(a) for a in tried],
+        attempts=shown,
         calls=[CallShown.model_validate(c) for c in calls],
     )
 
@@ -129,6 +140,10 @@ async def events(
     ``event:`` is the type, ``id:`` the event's id, ``data:`` the event as JSON. The stream ends
     when the session does. A browser then connects again by itself and is answered 204, which is
     how it is told to stop.
+
+    Between them come events ``partial``: what running calls say, piece by piece. They have no
+    ``id:``. A new connection gets them from the first piece of each attempt that runs, so a reader
+    leaves out those it has, by ``taskId``, ``attempt``, ``call`` and ``seq``.
     """
     start = after if last_event_id is None else last_event_id
     if session.status in _ENDED and not await here.sessions.events(

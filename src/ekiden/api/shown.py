@@ -256,6 +256,14 @@ class TaskList(Shown):
     tasks: list[TaskShown]
 
 
+class PartialText(Shown):
+    """What a streamed call has said so far, or had when it ended: a prefix of the answer."""
+
+    call: int = Field(description="the call's number within the attempt")
+    text: str
+    chunks: int
+
+
 class AttemptShown(Shown):
     """One try of a task; RUNNING is the one that has not ended."""
 
@@ -266,6 +274,9 @@ class AttemptShown(Shown):
     started_at: datetime
     finished_at: datetime | None
     retry_at: datetime | None
+    partials: list[PartialText] = Field(
+        default=[], description="the text of its streamed calls, saved about twice a second"
+    )
 
 
 class CallShown(Shown):
@@ -325,6 +336,16 @@ class EventShown(Shown):
     task_id: int | None
     data: dict[str, Any]
     created_at: datetime
+
+
+class PartialShown(Shown):
+    """A piece of a running call's text; the data of the server-sent event ``partial``."""
+
+    task_id: int
+    attempt: int
+    call: int = Field(description="the call's number within the attempt")
+    seq: int = Field(description="from 1: the pieces of a call in this order are its text")
+    text: str
 
 
 class FlowShown(Shown):

@@ -2,7 +2,8 @@
 
 The doorbell says only that a session changed; what changed is read from the events table, from
 where the reader was. So nothing is missed however many bells are lost, and a reader that comes back
-with Last-Event-ID goes on exactly there.
+with Last-Event-ID goes on exactly there. What running calls say goes along as events without an id,
+numbered by attempt and piece.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from fastapi.sse import format_sse_event
 
 from ekiden.api.problems import Refusal
 from ekiden.api.settings import ApiSettings
-from ekiden.api.shown import EventShown
+from ekiden.api.shown import EventShown, PartialShown
 from ekiden.errors import DatabaseError
+from ekiden.store.partials import CallKey
 from ekiden.store.sessions import Sessions
 
 log = structlog.get_logger(__name__)
@@ -115,31 +117,72 @@ class Watchers:
         return self._settings.heartbeat
 
 
+class _Reader:
+    """What one reader of a session has seen."""
+
+    def __init__(self, sessions: Sessions, session_id: str, after: int) -> None:
+        self._sessions = sessions
+        self._session_id = session_id
+        self._after = after  # the last event
+        self._heard: dict[CallKey, int] = {}  # the last piece of each call that may say more
+        self.ended = False
+
+    async def look(self) -> AsyncIterator[bytes]:
+        """Yield what is new.
+
+        Raises:
+            DatabaseError: it cannot be read now; the next look goes on where this one stopped.
+        """
+        async for block in self._events():
+            yield block
+        if not self.ended:
+            async for block in self._partials():
+                yield block
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        while True:
+            batch = await self._sessions.events(self._session_id, after=self._after, limit=_BATCH)
+            for event in batch:
+                self._after = event.id
+                self.ended = self.ended or event.type in LAST_EVENTS
+                shown = EventShown.model_validate(event)
+                yield format_sse_event(
+                    data_str=shown.model_dump_json(), event=event.type, id=str(event.id)
+                )
+            if len(batch) < _BATCH:
+                return
+
+    async def _partials(self) -> AsyncIterator[bytes]:
+        while True:
+            look = await self._sessions.partials.follow(self._session_id, self._heard)
+            for piece in look.chunks:
+                self._heard[piece.task_id, piece.attempt, piece.call] = piece.seq
+                shown = PartialShown.model_validate(piece)
+                # Without an id: Last-Event-ID stays the last event's.
+                yield format_sse_event(data_str=shown.model_dump_json(), event="partial")
+            if look.complete:
+                self._heard = {k: n for k, n in self._heard.items() if k[:2] in look.running}
+                return
+
+
 async def stream(
     sessions: Sessions, watchers: Watchers, session_id: str, after: int
 ) -> AsyncIterator[bytes]:
     """Yield a session's events after the id ``after``, first those there are, then as they come.
 
-    Ends after the session's last event, or when the server stops.
+    In between comes what running calls say, from its beginning. Ends after the session's last
+    event, or when the server stops.
     """
+    reader = _Reader(sessions, session_id, after)
     with watchers.watch(session_id) as bell:
         yield format_sse_event(comment=f"events of session {session_id}", retry=2000)
         clock = asyncio.get_running_loop().time
         while not watchers.closed:
             bell.clear()  # before looking: what changes while we look rings again
             try:
-                ended = False
-                while batch := await sessions.events(session_id, after=after, limit=_BATCH):
-                    for event in batch:
-                        after = event.id
-                        ended = ended or event.type in LAST_EVENTS
-                        shown = EventShown.model_validate(event)
-                        yield format_sse_event(
-                            data_str=shown.model_dump_json(), event=event.type, id=str(event.id)
-                        )
-                    if len(batch) < _BATCH:
-                        break
-                if ended:
+                async for block in reader.look():
+                    yield block
+                if reader.ended:
                     return
             except DatabaseError as error:
                 # The stream outlives the database: the doorbell rings when it is back.

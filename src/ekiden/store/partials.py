@@ -60,15 +60,20 @@ class Partials:
             rows = await self._pool.fetch(
                 sql("follow_partials"), session_id, *columns, list(seen.values()), BATCH
             )
+        chunks = [
+            Partial(
+                session_id=session_id,
+                task_id=row["task_id"],
+                attempt=row["attempt"],
+                call=row["call"],
+                seq=row["seq"],
+                text=row["text"],
+            )
+            for row in rows
+            if row["seq"] is not None
+        ]
         return Followed(
-            chunks=[
-                Partial(
-                    session_id=session_id, task_id=row["task_id"], attempt=row["attempt"],
-                    call=row["call"], seq=row["seq"], text=row["text"],
-                )
-                for row in rows
-                if row["seq"] is not None
-            ],
-            running={(row["task_id"], row["attempt"]) for row in rows if row["running"]},
-            complete=len(rows) < BATCH,
-        )  # fmt: skip
+            chunks=sorted(chunks, key=lambda c: (c.task_id, c.attempt, c.call, c.seq)),
+            running={(row["task_id"], row["attempt"]) for row in rows if row["seq"] is None},
+            complete=len(chunks) < BATCH,
+        )

@@ -15,28 +15,27 @@ FROM ekiden.partials WHERE session_id = $1 AND task_id = $2
 GROUP BY attempt, call ORDER BY attempt, call;
 
 -- name: follow_partials
--- The chunks that a reader of the session has not seen: of the attempts that run, and of those it
--- has seen chunks of ($2 to $5: task, attempt, call, last seq). An attempt that runs and has nothing
--- new is a row without a chunk, so one snapshot says both what was said and who may say more.
+-- The chunks that a reader of the session has not seen, oldest of each call first: of the attempts
+-- that run, and of those it has seen chunks of ($2 to $5: task, attempt, call, last seq). Then the
+-- attempts that run, as rows without a chunk: one snapshot says what was said and who may say more.
 WITH seen AS (
     SELECT * FROM unnest($2::bigint[], $3::int[], $4::int[], $5::int[])
                   AS s(task_id, attempt, call, seq)
 ), running AS (
     SELECT id AS task_id, attempt FROM ekiden.api_tasks
     WHERE session_id = $1 AND status = 'RUNNING'
-), followed AS (
-    SELECT task_id, attempt FROM running UNION SELECT task_id, attempt FROM seen
+), unseen AS (
+    SELECT p.task_id, p.attempt, p.call, p.seq, p.text
+    FROM (SELECT task_id, attempt FROM running UNION SELECT task_id, attempt FROM seen) f
+    CROSS JOIN LATERAL (
+        SELECT * FROM ekiden.partials p
+        WHERE p.task_id = f.task_id AND p.attempt = f.attempt AND p.session_id = $1
+          AND p.seq > coalesce((SELECT s.seq FROM seen s WHERE s.task_id = p.task_id
+                                AND s.attempt = p.attempt AND s.call = p.call), 0)
+    ) p
+    ORDER BY p.task_id, p.attempt, p.call, p.seq LIMIT $6
 )
-SELECT f.task_id, f.attempt, p.call, p.seq, p.text,
-       EXISTS (SELECT FROM running r
-               WHERE r.task_id = f.task_id AND r.attempt = f.attempt) AS running
-FROM followed f LEFT JOIN LATERAL (
-    SELECT p.call, p.seq, p.text FROM ekiden.partials p
-    WHERE p.task_id = f.task_id AND p.attempt = f.attempt AND p.session_id = $1
-      AND p.seq > coalesce((SELECT s.seq FROM seen s WHERE s.task_id = f.task_id
-                            AND s.attempt = f.attempt AND s.call = p.call), 0)
-) p ON true
-ORDER BY f.task_id, f.attempt, p.call, p.seq LIMIT $6;
+SELECT * FROM unseen UNION ALL SELECT task_id, attempt, NULL, NULL, NULL FROM running;
 
 -- name: append_started_calls
 -- Notes under which id the provider keeps the answer of a call that has begun, many at once.
