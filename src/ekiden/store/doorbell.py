@@ -176,17 +176,23 @@ class Doorbell:
                 return
 
     async def _hears(self) -> bool:
-        """Ring from another connection, and say whether it was heard here."""
+        """Ring from another connection, and say whether it was heard here.
+
+        Raises:
+            TimeoutError: it could not even be rung.
+        """
         self._heard.clear()
-        ringer = await connect(self._dsn())
+        async with asyncio.timeout(_ECHO):
+            ringer = await connect(self._dsn())
+            try:
+                await ringer.execute("SELECT pg_notify($1, '')", PROBE)
+            finally:
+                ringer.terminate()
         try:
-            await ringer.execute("SELECT pg_notify($1, '')", PROBE)
             async with asyncio.timeout(_ECHO):
                 await self._heard.wait()
         except TimeoutError:
             return False
-        finally:
-            ringer.terminate()
         return True
 
     async def _wait_deaf(self) -> None:

@@ -117,7 +117,10 @@ class Heart:
         self._moved = asyncio.Event()  # the neighbour is another one
         self._good_until = monotonic() + self._lease.total_seconds()
         self._suspicion = asyncio.Event()
-        work = [asyncio.create_task(w()) for w in (self._beat, self._watch, self._look_around)]
+        work = [
+            asyncio.create_task(w())
+            for w in (self._beat, self._guard, self._watch, self._look_around)
+        ]
         await self._stopping.wait()
         for task in work:
             task.cancel()
@@ -141,8 +144,8 @@ class Heart:
         while True:
             self._wake.clear()
             try:
-                connection = await self._connected()
-                beat = await self._ask(connection)
+                async with asyncio.timeout(_ANSWER):
+                    beat = await self._ask(await self._connected())
                 pause, wait = 0.05, self._every
                 self._tell(self._on_beat, beat)
                 if beat.deaths or monotonic() > full_look_at:
@@ -157,7 +160,6 @@ class Heart:
             if self._begun is not None:
                 self._tell(_resolve, self._begun)
                 self._begun = None
-            self._fence()
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
@@ -165,21 +167,19 @@ class Heart:
     async def _ask(self, connection: asyncpg.Connection) -> Beat:
         pulse = self._pulse()
         asked = monotonic()
-        async with asyncio.timeout(_ANSWER):
-            if self._sign != pulse.worker_id:
-                # A new connection, or a new identity. What the old backend still holds of us, when
-                # the network swallowed the last connection, leaves the lease to judge by.
-                self._sign = (
-                    pulse.worker_id if await take_life_sign(connection, pulse.worker_id) else None
-                )
-            beat = await Workers(connection, self._address).beat(
-                pulse.worker_id,
-                lease=self._lease,
-                busy=len(pulse.running),
-                state=pulse.state,
-                flow_ids=pulse.flow_ids,
-                running=pulse.running,
-            )
+        if self._sign != pulse.worker_id:
+            # A new connection, or a new identity. What the old backend still holds of us, when
+            # the network swallowed the last connection, leaves the lease to judge by.
+            held = await take_life_sign(connection, pulse.worker_id)
+            self._sign = pulse.worker_id if held else None
+        beat = await Workers(connection, self._address).beat(
+            pulse.worker_id,
+            lease=self._lease,
+            busy=len(pulse.running),
+            state=pulse.state,
+            flow_ids=pulse.flow_ids,
+            running=pulse.running,
+        )
         # From when we asked: PostgreSQL counts from later, so ours ends first.
         self._good_until = asked + self._lease.total_seconds()
         self._fenced = False
@@ -188,9 +188,14 @@ class Heart:
             self._moved.set()
         return beat
 
-    def _fence(self) -> None:
-        margin = min(5.0, self._lease.total_seconds() / 5)
-        if not self._fenced and monotonic() > self._good_until - margin:
+    async def _guard(self) -> None:
+        """Stop the worker's steps when its lease is about to end, whatever the beat waits for."""
+        margin = min(5.0, self._lease.total_seconds() / 3)
+        while True:
+            left = self._good_until - margin - monotonic()
+            if left > 0 or self._fenced:
+                await asyncio.sleep(max(left, margin))
+                continue
             self._fenced = True
             self._tell(self._on_fence)
 

@@ -125,7 +125,7 @@ class Worker:
                 asyncio.create_task(self._listen("task_queued", self._look_again), name="listen"),
                 *(
                     asyncio.create_task(self._listen(channel, self._heart.beat_now), name=channel)
-                    for channel in ("session_cancelled", "worker_started")
+                    for channel in ("session_cancelled", "life_sign")
                 ),
                 asyncio.create_task(self._find_lost_claims(), name="lost-claims"),
             ]

@@ -18,17 +18,19 @@ SELECT DISTINCT ON (f.name) f.id, f.name, f.version, f.title, f.phases::text,
 FROM ekiden.flows f ORDER BY f.name, f.registered_at DESC, f.id DESC;
 
 -- name: register_worker
--- A worker says hello; its id is new at every start. Rings for the peers: someone must watch it.
+-- A worker says hello; its id is new at every start.
 INSERT INTO ekiden.workers (host, pid, software, model, flow_ids, capacity, lease_until)
 VALUES ($1, $2, $3, $4, $5, $6, ekiden.now() + $7)
-RETURNING id, pg_notify('worker_started', id::text);
+RETURNING id;
 
 -- name: take_life_sign
 -- The advisory lock that stands for a living worker. PostgreSQL frees it the moment the
--- connection dies, which is how peers learn of a death before the lease ends.
+-- connection dies, which is how peers learn of a death before the lease ends. Rings for them:
+-- someone must watch it.
 WITH held AS MATERIALIZED (
     SELECT pg_try_advisory_lock(hashtext('ekiden'), ($1::bigint % 2147483647)::int) AS held)
-UPDATE ekiden.workers SET life_sign = held.held FROM held WHERE id = $1 RETURNING life_sign;
+UPDATE ekiden.workers SET life_sign = held.held FROM held WHERE id = $1
+RETURNING life_sign, pg_notify('life_sign', id::text);
 
 -- name: wait_for_death
 -- Returns when the life sign of worker $1 is gone, or fails after the connection's lock_timeout:

@@ -1,0 +1,218 @@
+"""The heart beats whatever the steps do; deaths are seen at once; nobody runs on unleased."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from dataclasses import replace
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from ekiden.store.doorbell import LOOK_AT_EVERYTHING, Doorbell
+from ekiden.worker import heart as heart_module
+from tests.worker.child import slow
+from tests.worker.network import between
+from tests.worker.relay import QUICK, House, one_step, sums, working
+from tests.worker.test_death import child, in_the_middle_of_phase_two
+
+AUTO = replace(QUICK, auto_phases=True)
+SHORT = timedelta(seconds=1)
+
+
+async def until(condition, seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+def leases(dsn: str, seconds: float) -> list[float]:
+    """The seconds left of every worker's lease, looked at again and again; blocks."""
+    seen: list[float] = []
+
+    async def look() -> None:
+        connection = await asyncpg.connect(dsn)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            left = await connection.fetchval(
+                "SELECT min(extract(epoch FROM lease_until - now())) FROM ekiden.workers"
+            )
+            seen.append(float(left))
+            await asyncio.sleep(0.05)
+        await connection.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(look()))
+    thread.start()
+    thread.join()
+    return seen
+
+
+async def test_a_step_that_blocks_the_event_loop_does_not_cost_the_lease(house: House) -> None:
+    seen: list[float] = []
+
+    async def blocks(_ctx: object) -> str:
+        seen.extend(leases(house.dsn, 2.5))  # the whole event loop stands still meanwhile
+        return "done"
+
+    async with working(house.dsn, one_step(blocks), lease=SHORT) as worker:
+        first = worker.id
+        session = await house.begin("one", AUTO)
+        await house.until(session)
+        assert worker.id == first
+    assert min(seen) > 0
+    assert await house.outcomes(session, (await house.sessions.tasks(session))[0].id) == [
+        "COMPLETED"
+    ]
+
+
+async def test_a_peer_sees_a_killed_worker_at_once_though_its_lease_is_long(house: House) -> None:
+    async with child(house.dsn) as process, working(house.dsn, slow(), capacity=1) as peer:
+        # The child is to run the slow step: the peer is kept out until it does.
+        peer._chains.free = 0
+        session = await in_the_middle_of_phase_two(house)
+        peer._chains.free = 1
+        process.send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        await process.wait()
+        await house.until(session)
+        took = time.monotonic() - killed
+    (task,) = [t for t in await house.sessions.tasks(session) if t.attempt > 1]
+    assert await house.outcomes(session, task.id) == ["LOST", "COMPLETED"]
+    # The next beat comes after 12 s, the lease ends after 60: only the life sign is this quick.
+    assert took < heart_module.BEAT / 2
+
+
+async def test_a_worker_that_cannot_renew_stops_its_steps_before_its_lease_ends(
+    house: House,
+) -> None:
+    started, stopped_with = asyncio.Event(), []
+
+    async def hangs(ctx) -> str:
+        if ctx.attempt > 1:
+            return "done"
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            left = await house.pool.fetchval(
+                "SELECT extract(epoch FROM lease_until - now()) FROM ekiden.workers"
+            )
+            stopped_with.append(float(left))
+            raise
+        return "never"
+
+    async with between(house.dsn) as (proxy, through):
+        lease = timedelta(seconds=2)
+        async with working(
+            house.dsn, one_step(hangs), lease=lease, listen_dsn=lambda: through
+        ) as worker:
+            session = await house.begin("one", AUTO)
+            await asyncio.wait_for(started.wait(), 10)
+            proxy.set("cut")
+
+            async def stopped() -> bool:
+                return bool(stopped_with)
+
+            await until(stopped)
+            assert 0 < stopped_with[0] < 2
+            assert worker._fenced
+            proxy.set("pass")
+            await house.until(session)
+
+
+async def test_cancel_stops_the_call_that_runs(house: House) -> None:
+    started, stopped = asyncio.Event(), asyncio.Event()
+
+    async def hangs(_ctx: object) -> str:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return "never"
+
+    async with working(house.dsn, one_step(hangs)):
+        session = await house.begin("one", AUTO)
+        await asyncio.wait_for(started.wait(), 10)
+        await house.sessions.cancel(session, actor="a person")
+        await asyncio.wait_for(stopped.wait(), heart_module.BEAT / 2)
+    (task,) = await house.sessions.tasks(session)
+    assert task.status == "CANCELLED"
+    assert await house.outcomes(session, task.id) == ["CANCELLED"]
+
+
+async def test_cancel_stops_nothing_of_another_session(house: House) -> None:
+    started: dict[str, asyncio.Event] = {}
+    go = asyncio.Event()
+
+    async def waits(ctx) -> str:
+        started[ctx.session_id].set()
+        await go.wait()
+        return "done"
+
+    async with working(house.dsn, one_step(waits)) as worker:
+        one, two = [await house.begin("one", AUTO, start=False) for _ in range(2)]
+        for session in (one, two):
+            started[session] = asyncio.Event()
+            await house.sessions.start(session)
+            await asyncio.wait_for(started[session].wait(), 10)
+        await house.sessions.cancel(one, actor="a person")
+
+        async def only_one_left() -> bool:
+            return len(worker._chains) == 1
+
+        await until(only_one_left)
+        go.set()
+        await house.until(two)
+    assert [s[4] for s in await house.steps(two)] == [1, 1]
+
+
+async def test_a_half_open_socket_is_noticed_and_nothing_is_missed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ekiden.store.doorbell._QUIET", 0.5)
+    async with (
+        between(house.dsn) as (proxy, through),
+        Doorbell(lambda: through) as bell,
+        bell.subscribe("bell") as subscription,
+    ):
+        await asyncio.wait_for(bell.connected.wait(), 10)
+        await subscription.wait()
+        proxy.set("black-hole")
+        await house.pool.execute("SELECT pg_notify('bell', 'lost')")
+
+        async def gave_up() -> bool:
+            return not bell.listening
+
+        await until(gave_up)
+        proxy.set("pass")
+        assert LOOK_AT_EVERYTHING in await subscription.wait(30)
+        await house.pool.execute("SELECT pg_notify('bell', 'heard')")
+        assert await subscription.wait(5) == ["heard"]
+
+
+async def test_an_idle_worker_asks_next_to_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every statement of the worker's backends is seen, with the beat ten times as fast."""
+    monkeypatch.setattr(heart_module, "BEAT", 1.2)
+    asked: set[tuple[int, object, str]] = set()
+    async with working(house.dsn, sums()):
+        await asyncio.sleep(2)  # the start is not idleness
+        began = await house.pool.fetchval("SELECT clock_timestamp()")
+        for _ in range(300):
+            for row in await house.pool.fetch(
+                "SELECT pid, query_start, query FROM pg_stat_activity "
+                "WHERE application_name = 'ekiden' AND datname = current_database() "
+                "AND query_start > $1",
+                began,
+            ):
+                asked.add((row["pid"], row["query_start"], row["query"][:60]))
+            await asyncio.sleep(0.02)
+        seconds = await house.pool.fetchval(
+            "SELECT extract(epoch FROM clock_timestamp() - $1)", began
+        )
+    assert 1 <= len(asked) <= float(seconds) / 1.2 + 1, asked
