@@ -117,7 +117,9 @@ WITH locked AS MATERIALIZED (
 ), again AS (
     UPDATE ekiden.api_tasks t
     SET status = 'QUEUED', queued = true, awaiting = false, available_at = ekiden.now(),
-        error = NULL, delivered = NULL,  -- the attempts keep the error; a wrong delivery is dropped
+        error = NULL,  -- the attempts keep it
+        -- What was delivered to a task that failed was wrong; what waited through a pause was not.
+        delivered = CASE WHEN t.status <> 'FAILED' THEN t.delivered END,
         budget_from = CASE WHEN t.status = 'FAILED' THEN t.attempt ELSE t.budget_from END
     FROM resumed r WHERE t.session_id = r.id AND (t.status = 'FAILED' OR t.awaiting)
 ), told AS (
