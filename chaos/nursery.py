@@ -215,7 +215,7 @@ def _path() -> str:
     return os.environ.get("CHAOS_PATH") or f"{ROOT / 'src'}{os.pathsep}{ROOT}"
 
 
-# -- the other side: runs in the nursery's own process ------------------------------------------------
+# -- the other side: runs in the nursery's own process --------------------------------------------
 
 
 def main(fd: int, parent: int) -> None:
@@ -243,7 +243,7 @@ def _import_everything() -> None:
     import uvloop  # noqa: F401
 
     import chaos.flows  # noqa: F401
-    import ekiden.cli.working  # noqa: F401
+    import ekiden.cli.working
     import ekiden.providers.openai_compatible  # noqa: F401
 
     gc.collect()

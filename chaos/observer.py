@@ -16,9 +16,11 @@ from typing import Any, Self
 
 import asyncpg
 
+from ekiden.store.connection import UNREACHABLE
+
 _EVERY = 0.1  # seconds between looks at the ledger
 _BEHIND = 500  # ids are given before they are committed: how far back a look goes
-_GONE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_GONE = (*UNREACHABLE, asyncpg.PostgresError)
 
 
 class Observer:
