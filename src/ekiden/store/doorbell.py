@@ -185,7 +185,8 @@ class Doorbell:
         async with asyncio.timeout(_ECHO):
             ringer = await connect(self._dsn())
             try:
-                await ringer.execute("SELECT pg_notify($1, '')", PROBE)
+                # The plain protocol: old poolers know no prepared statements.
+                await ringer.execute(f"NOTIFY {PROBE}")
             finally:
                 ringer.terminate()
         try:
