@@ -47,7 +47,7 @@ class Stored:
 
     answer_id: str
     question: str
-    outcome: str
+    outcome: str  # STARTED: not the answer, but the id under which the provider keeps it
     at: float  # when it was stored
 
 
@@ -69,7 +69,9 @@ class Bill:
     cut_by_provider: int = 0  # billed, and not whole: the provider's own faults
     stored_twice: list[str] = field(default_factory=list)
     received_and_lost: list[str] = field(default_factory=list)  # whole, sent, no crash, no row
-    paid_though_stored: list[str] = field(default_factory=list)
+    paid_though_stored: list[str] = field(default_factory=list)  # the ledger had the answer
+    paid_though_kept: list[str] = field(default_factory=list)  # it had the id to fetch it by
+    fetched: int = 0  # answers fetched again by their id
     paid_twice: int = 0  # whole answers beyond the first to one question
     paid_twice_without_crash: list[str] = field(default_factory=list)
     paid_twice_per_crash: int = 0  # the most that one crash of one task cost
@@ -116,6 +118,8 @@ def draw_up(
     asks: Sequence[Ask], stored: Sequence[Stored], attempts: Mapping[tuple[Place, int], Attempt]
 ) -> Bill:
     """Compare."""
+    kept = [row for row in stored if row.outcome == "STARTED"]
+    stored = [row for row in stored if row.outcome != "STARTED"]
     bill = Bill(asked=len(asks), billed=sum(ask.billed for ask in asks), stored=len(stored))
     bill.crashes = sum(a.outcome in CRASHED for a in attempts.values())
     times = Counter(row.answer_id for row in stored if row.answer_id)
@@ -131,7 +135,9 @@ def draw_up(
         if ask.sent and ask.id not in times and not crashed(ask):
             bill.received_and_lost.append(_named(ask))
     _find_repeats(bill, whole, crashed)
-    _find_paid_though_stored(bill, asks, whole, stored, attempts)
+    usable = [row for row in stored if row.outcome == "ANSWERED"]
+    bill.paid_though_stored = _paid_though(usable, asks, whole, attempts)
+    bill.paid_though_kept = _paid_though(kept, asks, whole, attempts)
     return bill
 
 
@@ -150,24 +156,24 @@ def _find_repeats(bill: Bill, whole: Sequence[Ask], crashed: Any) -> None:
     bill.paid_twice_per_crash = max(cost.values(), default=0)
 
 
-def _find_paid_though_stored(
-    bill: Bill,
+def _paid_though(
+    there: Sequence[Stored],
     asks: Sequence[Ask],
     whole: Sequence[Ask],
-    stored: Sequence[Stored],
     attempts: Mapping[tuple[Place, int], Attempt],
-) -> None:
-    """Find attempts that began when a good answer was in the ledger, and asked all the same."""
+) -> list[str]:
+    """Find what was asked by attempts that began when the database had a good answer, or its id."""
     good = {ask.id for ask in whole}
     since: dict[str, float] = {}
-    for row in stored:
-        if row.answer_id in good and row.outcome == "ANSWERED":
+    for row in there:
+        if row.answer_id in good:
             since[row.question] = min(row.at, since.get(row.question, row.at))
+    found = []
     for ask in asks:
-        attempt = attempts.get((ask.place, ask.attempt))
-        there = since.get(ask.question)
-        if attempt is not None and there is not None and there < attempt.started:
-            bill.paid_though_stored.append(_named(ask))
+        attempt, had = attempts.get((ask.place, ask.attempt)), since.get(ask.question)
+        if attempt is not None and had is not None and had < attempt.started:
+            found.append(_named(ask))
+    return found
 
 
 def _named(ask: Ask) -> str:

@@ -19,6 +19,7 @@ MUST_BE_NONE = (
     "answers_stored_twice",
     "answers_received_and_lost",
     "paid_though_stored",
+    "paid_though_kept",
     "paid_twice_without_crash",
     "wrong_outputs",
     "gates_passed_twice",
@@ -71,6 +72,8 @@ async def judge(
         "paid_twice_per_crash": bill.paid_twice_per_crash,
         "paid_twice_without_crash": bill.paid_twice_without_crash,
         "paid_though_stored": bill.paid_though_stored,
+        "paid_though_kept": bill.paid_though_kept,
+        "answers_fetched": bill.fetched,
         "outputs_checked": 0,
         "wrong_outputs": [],
         "gates_passed": 0,
@@ -120,6 +123,7 @@ async def verify(house: House) -> list[str]:
 
 async def _bill(house: House, keys: Mapping[str, str]) -> billing.Bill:
     entries = await asyncio.to_thread(house.site.provider.entries)
+    asks = billing.asks_of(entries, set(keys.values()))
     calls = await house.pool.fetch(
         "SELECT request, answer, outcome, finished_at FROM ekiden.calls"
         " WHERE kind = 'ask' AND answer IS NOT NULL ORDER BY id"
@@ -133,6 +137,7 @@ async def _bill(house: House, keys: Mapping[str, str]) -> billing.Bill:
         )
         for row in calls
     ]
+    stored += await _kept(house, asks)
     rows = await house.pool.fetch(
         "SELECT t.session_id::text AS session, t.phase, t.step, t.item, a.number, a.outcome,"
         " a.started_at FROM ekiden.attempts a JOIN ekiden.api_tasks t ON t.id = a.task_id"
@@ -145,7 +150,27 @@ async def _bill(house: House, keys: Mapping[str, str]) -> billing.Bill:
         )
         for r in rows
     }
-    return billing.draw_up(billing.asks_of(entries, set(keys.values())), stored, attempts)
+    bill = billing.draw_up(asks, stored, attempts)
+    ours = {ask.id for ask in asks}
+    bill.fetched = sum(
+        e["event"] == "fetched" and e["status"] == 200 and e["id"] in ours for e in entries
+    )
+    return bill
+
+
+async def _kept(house: House, asks: list[billing.Ask]) -> list[billing.Stored]:
+    """Return the answers whose id the database has, for fetching them again."""
+    questions = {ask.id: ask.question for ask in asks}
+    rows = await house.pool.fetch("SELECT answer_id, started_at FROM ekiden.started_calls")
+    return [
+        billing.Stored(
+            answer_id=row["answer_id"],
+            question=questions.get(row["answer_id"], ""),
+            outcome="STARTED",
+            at=row["started_at"].timestamp(),
+        )
+        for row in rows
+    ]
 
 
 async def _check_outputs(house: House, keys: Mapping[str, str], found: dict[str, Any]) -> None:

@@ -50,18 +50,19 @@ class Observer:
 
     async def missing(self, pool: asyncpg.Pool) -> tuple[list[int], list[int]]:
         """Return acknowledged tasks that are gone or changed, and ledger rows likewise."""
+        completed, answers = dict(self.completed), dict(self.answers)  # it goes on watching
         rows = await pool.fetch(
             "SELECT id, result::text FROM ekiden.api_tasks"
             " WHERE status = 'COMPLETED' AND id = ANY ($1::bigint[])",
-            list(self.completed),
+            list(completed),
         )
         there = {row["id"]: _hash(json.loads(row["result"])) for row in rows}
-        tasks = [id_ for id_, seen in self.completed.items() if there.get(id_) != seen]
+        tasks = [id_ for id_, seen in completed.items() if there.get(id_) != seen]
         rows = await pool.fetch(
-            "SELECT id, answer FROM ekiden.calls WHERE id = ANY ($1::bigint[])", list(self.answers)
+            "SELECT id, answer FROM ekiden.calls WHERE id = ANY ($1::bigint[])", list(answers)
         )
         kept = {row["id"]: hashlib.sha256(row["answer"] or b"").hexdigest() for row in rows}
-        return tasks, [id_ for id_, seen in self.answers.items() if kept.get(id_) != seen]
+        return tasks, [id_ for id_, seen in answers.items() if kept.get(id_) != seen]
 
     async def _run(self) -> None:
         while True:
