@@ -1,0 +1,127 @@
+-- Invariants of the history and of belonging, for ekiden verify. See verify_sessions.sql for the form.
+
+-- name: verify_completions_are_told_once
+-- A COMPLETED task has exactly one event task_completed, and no other task has any.
+WITH told AS (
+    SELECT task_id, count(*) AS events FROM ekiden.events
+    WHERE type = 'task_completed' AND ($1::uuid IS NULL OR session_id = $1)
+    GROUP BY task_id
+), judged AS (
+    SELECT t.id, coalesce(e.events, 0) = (t.status = 'COMPLETED')::int AS holds
+    FROM ekiden.api_tasks t LEFT JOIN told e ON e.task_id = t.id
+    WHERE $1::uuid IS NULL OR t.session_id = $1
+)
+SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violations,
+       (array_agg(id::text) FILTER (WHERE holds IS NOT TRUE))[1:20] AS ids
+FROM judged;
+
+-- name: verify_troubles_are_told_once
+-- Each attempt that was retried, failed, lost or given back has its event.
+WITH told AS (
+    SELECT task_id,
+           count(*) FILTER (WHERE type = 'task_retried') AS retried,
+           count(*) FILTER (WHERE type IN ('task_failed', 'task_rescued')) AS failed,
+           count(*) FILTER (WHERE type IN ('task_released', 'result_delivered')) AS released
+    FROM ekiden.events
+    WHERE type IN ('task_retried', 'task_failed', 'task_rescued', 'task_released',
+                   'result_delivered') AND ($1::uuid IS NULL OR session_id = $1)
+    GROUP BY task_id
+), ended AS (
+    SELECT task_id,
+           count(*) FILTER (WHERE outcome = 'RETRIED') AS retried,
+           count(*) FILTER (WHERE outcome IN ('FAILED', 'LOST')) AS failed,
+           count(*) FILTER (WHERE outcome = 'RELEASED') AS released
+    FROM ekiden.attempts
+    WHERE outcome IN ('RETRIED', 'FAILED', 'LOST', 'RELEASED')
+      AND ($1::uuid IS NULL OR task_id IN (SELECT id FROM ekiden.api_tasks WHERE session_id = $1))
+    GROUP BY task_id
+), judged AS (
+    SELECT task_id, (t.retried, t.failed, t.released) = (e.retried, e.failed, e.released) AS holds
+    FROM told t FULL JOIN ended e USING (task_id)
+)
+SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violations,
+       (array_agg(task_id::text) FILTER (WHERE holds IS NOT TRUE))[1:20] AS ids
+FROM judged;
+
+-- name: verify_sessions_are_told_once
+-- A session has one event for its creation, and one for its completion or cancellation if it came to
+-- that.
+WITH told AS (
+    SELECT session_id,
+           count(*) FILTER (WHERE type = 'session_created') AS created,
+           count(*) FILTER (WHERE type = 'session_completed') AS completed,
+           count(*) FILTER (WHERE type = 'session_cancelled') AS cancelled
+    FROM ekiden.events
+    WHERE type IN ('session_created', 'session_completed', 'session_cancelled')
+      AND ($1::uuid IS NULL OR session_id = $1)
+    GROUP BY session_id
+), judged AS (
+    SELECT s.id, t.created = 1 AND t.completed = (s.status = 'COMPLETED')::int
+                 AND t.cancelled = (s.status = 'CANCELLED')::int AS holds
+    FROM ekiden.sessions s LEFT JOIN told t ON t.session_id = s.id
+    WHERE $1::uuid IS NULL OR s.id = $1
+)
+SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violations,
+       (array_agg(id::text) FILTER (WHERE holds IS NOT TRUE))[1:20] AS ids
+FROM judged;
+
+-- name: verify_gates_are_told_once
+-- A gate has one event when it opened and, once its output is approved, one for that. Gates that the
+-- session passed by itself have none.
+WITH gated AS (
+    SELECT r.session_id, r.phase, r.number, r.approved_at
+    FROM ekiden.revisions r
+    JOIN ekiden.sessions s ON s.id = r.session_id JOIN ekiden.flows f ON f.id = s.flow_id
+    WHERE NOT s.auto_phases AND r.phase < jsonb_array_length(f.phases)
+      AND ($1::uuid IS NULL OR r.session_id = $1)
+), counted AS (
+    SELECT session_id, phase, (number = 1)::int AS opened, (approved_at IS NOT NULL)::int AS approved,
+           0 AS told_opened, 0 AS told_approved
+    FROM gated
+    UNION ALL
+    SELECT session_id, phase, 0, 0, (type = 'gate_opened')::int, (type = 'gate_approved')::int
+    FROM ekiden.events
+    WHERE type IN ('gate_opened', 'gate_approved') AND ($1::uuid IS NULL OR session_id = $1)
+), judged AS (
+    SELECT session_id, phase,
+           sum(opened) = sum(told_opened) AND sum(approved) = sum(told_approved) AS holds
+    FROM counted GROUP BY session_id, phase
+)
+SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violations,
+       (array_agg(concat_ws('/', session_id, phase)) FILTER (WHERE holds IS NOT TRUE))[1:20] AS ids
+FROM judged;
+
+-- name: verify_nothing_is_orphaned
+-- Tasks, events, revisions, reviews and drafts have their session, attempts and events their task,
+-- attempts their worker. (Attempts name no session: with $1 only those of its tasks are judged.)
+WITH judged AS (
+    SELECT 'task' AS kind, t.id, s.id IS NOT NULL AS holds
+    FROM ekiden.api_tasks t LEFT JOIN ekiden.sessions s ON s.id = t.session_id
+    WHERE $1::uuid IS NULL OR t.session_id = $1
+    UNION ALL
+    SELECT 'attempt of task', a.task_id, t.id IS NOT NULL AND w.id IS NOT NULL
+    FROM ekiden.attempts a LEFT JOIN ekiden.api_tasks t ON t.id = a.task_id
+    LEFT JOIN ekiden.workers w ON w.id = a.worker_id
+    WHERE $1::uuid IS NULL OR t.session_id = $1
+    UNION ALL
+    SELECT 'event', e.id, s.id IS NOT NULL AND (e.task_id IS NULL OR t.session_id = e.session_id)
+    FROM ekiden.events e LEFT JOIN ekiden.sessions s ON s.id = e.session_id
+    LEFT JOIN ekiden.api_tasks t ON t.id = e.task_id
+    WHERE $1::uuid IS NULL OR e.session_id = $1
+    UNION ALL
+    SELECT 'revision', r.id, s.id IS NOT NULL
+    FROM ekiden.revisions r LEFT JOIN ekiden.sessions s ON s.id = r.session_id
+    WHERE $1::uuid IS NULL OR r.session_id = $1
+    UNION ALL
+    SELECT 'review', r.id, s.id IS NOT NULL AND (r.revision_id IS NULL OR v.id IS NOT NULL)
+    FROM ekiden.reviews r LEFT JOIN ekiden.sessions s ON s.id = r.session_id
+    LEFT JOIN ekiden.revisions v ON v.id = r.revision_id
+    WHERE $1::uuid IS NULL OR r.session_id = $1
+    UNION ALL
+    SELECT 'draft', d.id, s.id IS NOT NULL
+    FROM ekiden.drafts d LEFT JOIN ekiden.sessions s ON s.id = d.session_id
+    WHERE $1::uuid IS NULL OR d.session_id = $1
+)
+SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violations,
+       (array_agg(kind || ' ' || id) FILTER (WHERE holds IS NOT TRUE))[1:20] AS ids
+FROM judged;
