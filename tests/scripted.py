@@ -13,7 +13,22 @@ from pathlib import Path
 from ekiden.errors import AnswerInvalid
 from ekiden.providers.protocol import Answer, ModelRequest, RawAnswer, Usage
 
-Said = str | bytes | Exception
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streamed:
+    """An answer that comes in pieces, and may break off after them."""
+
+    pieces: tuple[str, ...]
+    then: asyncio.Event | Exception | None = None  # waited for, or raised, after the last piece
+    answer_id: str | None = None  # told at the first event
+    usage: Usage | None = None  # what was said of it before the stream broke off
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+Said = str | bytes | Exception | Streamed
 Script = Callable[[ModelRequest], Said | Awaitable[Said]]
 
 
@@ -35,13 +50,15 @@ class ScriptedProvider:
 
     Args:
         script: a function from request to answer (it may be async), or answers to give in turn.
-            An exception is raised, text and bytes are the raw body of the answer.
+            An exception is raised, text and bytes are the raw body of the answer, and a
+            `Streamed` comes in pieces.
         gate: a request waits here, after it was logged and before it is answered.
         log_file: answered requests are appended here as well, one JSON line each, in one write:
             the log that survives the kill -9 of the process under test.
 
     ``log`` holds every request; ``answered`` those that got an answer. ``arrived`` is set when a
-    request comes in, so that a test can wait for one that hangs at the gate.
+    request comes in, so that a test can wait for one that hangs at the gate. ``stored`` are the
+    answers it keeps, by id; ``fetched`` the ids it was asked for.
     """
 
     def __init__(
@@ -62,6 +79,8 @@ class ScriptedProvider:
         self._cost_usd = cost_usd
         self.log: list[Logged] = []
         self.arrived = asyncio.Event()
+        self.stored: dict[str, str | Exception] = {}
+        self.fetched: list[str] = []
         self.closed = False
 
     @property
@@ -90,8 +109,11 @@ class ScriptedProvider:
         if self.gate is not None:
             await self.gate.wait()
         said = self._script(request)
-        if not isinstance(said, str | bytes | Exception):
+        if not isinstance(said, str | bytes | Exception | Streamed):
             said = await said
+        if isinstance(said, Streamed):
+            said = await _stream(said, on_text, on_id, on_usage)
+            on_text = None
         self.log[index] = replace(self.log[index], said=said)
         if isinstance(said, Exception):
             raise said
@@ -101,6 +123,15 @@ class ScriptedProvider:
         body = said.encode("utf-8", "surrogatepass") if isinstance(said, str) else said
         self._write(index + 1, request, body)
         return RawAnswer(body=body, status=200, content_type="text/plain")
+
+    async def fetch(self, answer_id: str) -> RawAnswer | None:
+        self.fetched.append(answer_id)
+        kept = self.stored.get(answer_id)
+        if isinstance(kept, Exception):
+            raise kept
+        if kept is None:
+            return None
+        return RawAnswer(body=kept.encode(), status=200, content_type="text/plain")
 
     def read(self, raw: RawAnswer) -> Answer:
         try:
@@ -129,6 +160,33 @@ class ScriptedProvider:
         }
         with self._log_file.open("ab", buffering=0) as file:  # O_APPEND: lines never interleave
             file.write(json.dumps(entry).encode() + b"\n")
+
+
+async def _stream(
+    said: Streamed,
+    on_text: Callable[[str], None] | None,
+    on_id: Callable[[str], None] | None,
+    on_usage: Callable[[Usage], None] | None,
+) -> str | Exception:
+    """Tell an answer piece by piece; return its text, or what broke it off."""
+    if on_id is not None and said.answer_id is not None:
+        on_id(said.answer_id)
+    try:
+        for piece in said.pieces:
+            if on_text is not None:
+                on_text(piece)
+            await asyncio.sleep(0)
+        if isinstance(said.then, asyncio.Event):
+            await said.then.wait()
+    except asyncio.CancelledError:
+        if on_usage is not None and said.usage is not None:
+            on_usage(said.usage)
+        raise
+    if isinstance(said.then, Exception):
+        if on_usage is not None and said.usage is not None:
+            on_usage(said.usage)
+        return said.then
+    return said.text
 
 
 def read_log(path: Path) -> list[dict[str, object]]:
