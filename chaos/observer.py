@@ -31,6 +31,7 @@ class Observer:
         self.completed: dict[int, str] = {}  # task id -> hash of its result
         self.answers: dict[int, str] = {}  # ledger id -> hash of the raw answer
         self.connects = 0
+        self._looks = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="observer")
@@ -47,6 +48,11 @@ class Observer:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
+
+    async def looked(self) -> None:
+        """Wait until it has looked once more."""
+        async with self._looks:
+            await self._looks.wait()
 
     async def missing(self, pool: asyncpg.Pool) -> tuple[list[int], list[int]]:
         """Return acknowledged tasks that are gone or changed, and ledger rows likewise."""
@@ -80,7 +86,8 @@ class Observer:
         def hear(*arguments: Any) -> None:
             told = json.loads(arguments[3])
             if "result" in told:
-                self.completed[told["taskId"]] = _hash(told["result"])
+                # The first result is the one that was acknowledged, whatever comes after.
+                self.completed.setdefault(told["taskId"], _hash(told["result"]))
             else:
                 unsized.add(told["taskId"])
 
@@ -100,6 +107,8 @@ class Observer:
                 last = max(last, row["id"])
                 digest = hashlib.sha256(row["answer"] or b"").hexdigest()
                 self.answers.setdefault(row["id"], digest)
+            async with self._looks:
+                self._looks.notify_all()
 
     async def _scan(self, connection: asyncpg.Connection, ids: list[int] | None) -> None:
         rows = await connection.fetch(
