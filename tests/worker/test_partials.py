@@ -207,15 +207,24 @@ async def test_a_step_goes_on_when_its_text_cannot_be_saved(house: House) -> Non
 # -- when it breaks off -----------------------------------------------------------------------
 
 
-async def test_the_text_of_a_cut_stream_stays_with_its_attempt(house: House) -> None:
-    provider = ScriptedProvider(
-        in_turn(Streamed(pieces=PIECES[:3], then=ModelUnavailable("cut")), TEXT)
-    )
+async def test_the_text_of_a_cut_stream_is_saved_before_the_next_attempt_and_stays(
+    house: House,
+) -> None:
+    left: list[PartialText] = []
+
+    async def script(_request: ModelRequest) -> Said:
+        if len(provider.log) == 1:
+            return Streamed(pieces=PIECES[:3], then=ModelUnavailable("cut"))
+        left.extend(await texts(house, session))
+        return TEXT
+
+    provider = ScriptedProvider(script)
+    session = ""
     async with working(house.dsn, says(), provider=provider):
         session = await house.begin("one", QUICK)
         await house.until(session)
-    (said,) = await texts(house, session)
-    assert (said.attempt, said.call, said.text) == (1, 1, "".join(PIECES[:3]))
+    assert [(p.attempt, p.call, p.text) for p in left] == [(1, 1, "".join(PIECES[:3]))]
+    assert await texts(house, session) == left
 
 
 async def child(dsn: str) -> asyncio.subprocess.Process:
@@ -402,7 +411,10 @@ async def test_an_attempt_that_lost_its_task_is_stopped_and_stays_on_the_bill(
 
 
 async def test_a_cut_answer_is_fetched_before_anything_is_paid_again(house: House) -> None:
-    cut = Streamed(pieces=PIECES[:1], then=ModelUnavailable("cut"), answer_id="a-1")
+    cut = Streamed(
+        pieces=PIECES[:1], then=ModelUnavailable("cut"), answer_id="a-1",
+        usage=Usage(input_tokens=10, output_tokens=2, cost_usd=0.0005),
+    )  # fmt: skip
     provider = ScriptedProvider([cut])
     provider.stored["a-1"] = TEXT
     async with working(house.dsn, says(), provider=provider):
@@ -410,6 +422,11 @@ async def test_a_cut_answer_is_fetched_before_anything_is_paid_again(house: Hous
         await house.until(session)
     assert (len(provider.log), provider.fetched) == (1, ["a-1"])
     assert [row[:3] for row in await ledger(house)] == [(1, 1, "FAILED"), (1, 1, "ANSWERED")]
+    # Asked once, paid once.
+    progress = await house.sessions.progress(session)
+    assert progress["usage"]["calls"] == 1
+    assert progress["usage"]["inputTokens"] == 10
+    assert progress["cost"] == {"usd": 0.001, "callsWithoutPrice": 0}
 
 
 async def test_an_answer_that_the_provider_does_not_have_is_asked_for_anew(house: House) -> None:

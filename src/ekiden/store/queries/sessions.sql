@@ -206,13 +206,17 @@ WHERE t.session_id = $1 AND t.queued AND t.error IS NOT NULL
 ORDER BY t.available_at LIMIT 1;
 
 -- name: session_usage
--- What the session's calls took: calls, tokens as far as known, cost as far as known.
+-- What the session's calls took: calls, tokens as far as known, cost as far as known. A call that
+-- broke off and whose answer was fetched later has two rows: the one with the answer counts.
 SELECT count(*) AS calls, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
        sum(cost_usd) AS cost_usd,
        count(*) FILTER (WHERE kind = 'ask' AND cost_usd IS NULL) AS unpriced,
        array_agg(DISTINCT provider || ':' || model)
-           FILTER (WHERE kind = 'ask' AND answer IS NOT NULL) AS models
-FROM ekiden.calls WHERE session_id = $1;
+           FILTER (WHERE kind = 'ask' AND answered) AS models
+FROM (SELECT DISTINCT ON (task_id, attempt, number) kind, provider, model, input_tokens,
+             output_tokens, cost_usd, answer IS NOT NULL AS answered
+      FROM ekiden.calls WHERE session_id = $1
+      ORDER BY task_id, attempt, number, answer IS NULL) c;
 
 -- name: list_revisions
 -- Every revision of every phase, oldest first, with its output.
