@@ -157,25 +157,32 @@ async def test_only_the_beginning_of_an_endless_answer_is_saved(house: House) ->
 
 
 class Lossy(Partials):
-    """Partials whose first appends go through and lose their confirmation."""
+    """Partials whose first two appends fail: not written, or written and not confirmed."""
 
     lost = 0
+    written_first = False
 
     async def append(self, chunks: Sequence[Partial]) -> None:
-        await super().append(chunks)
-        if self.lost < 2:
+        fails = self.lost < 2
+        if self.written_first or not fails:
+            await super().append(chunks)
+        if fails:
             self.lost += 1
             raise DatabaseUnreachable
 
 
-async def test_text_whose_saving_nobody_confirmed_is_saved_once(house: House) -> None:
+@pytest.mark.parametrize("written_first", [False, True], ids=["not written", "not confirmed"])
+async def test_text_whose_saving_failed_is_saved_once_and_in_order(
+    house: House, written_first: bool
+) -> None:
     partials = Lossy(house.pool, house.dsn)
+    partials.written_first = written_first
     writer = PartialWriter(partials, every=0.02)
     writer.start()
     stream = writer.open(call(1))
-    for lost, piece in enumerate(PIECES[:3]):
+    for failures, piece in enumerate(PIECES[:3], 1):
         stream.hear(piece)
-        await until(lambda lost=lost: _are(partials.lost, min(lost + 1, 2)))
+        await until(lambda failures=failures: _are(partials.lost, min(failures, 2)))
     stream.hear(PIECES[3])
     await asyncio.wait_for(stream.saved.wait(), 10)
     await writer.close()
