@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 import orjson
@@ -26,12 +26,12 @@ from tests.store.model import (
     Claimed,
     Done,
     Handed,
-    Model,
     Place,
     Session,
     Shape,
     Token,
 )
+from tests.store.walk import Call
 
 _TABLES = (
     "events", "reviews", "revisions", "drafts", "attempts", "phase_runs", "api_tasks", "sessions",
@@ -61,16 +61,6 @@ SELECT json_build_object(
 """
 
 
-class Call(NamedTuple):
-    """One operation, to be done to the model and to the store."""
-
-    name: str
-    arguments: tuple[Any, ...]
-
-    def __repr__(self) -> str:
-        return f"{self.name}({', '.join(map(repr, self.arguments))})"
-
-
 class Driver:
     """Does what a ``Call`` says to the store and answers as the model does.
 
@@ -82,6 +72,7 @@ class Driver:
         self._pool: asyncpg.Pool
         self._handoffs: asyncio.Queue[Handoff] = asyncio.Queue()
         self._clocks: list[asyncpg.Connection] = []
+        self._made: dict[str, Session] = {}  # as created; what has become of them is not known
         self._session_ids: dict[str, str] = {}
         self._worker_ids: dict[str, int] = {}
         self._flow_ids: dict[str, int] = {}
@@ -147,7 +138,7 @@ class Driver:
         except Conflict as refused:
             return type(refused).__name__
 
-    async def race(self, first: Call, second: Call, session: str) -> tuple[Any, Any]:
+    async def race(self, first: Call, second: Call, *, session: str) -> tuple[Any, Any]:
         """Do both at once: each has begun, and seen the state before, when the other ends."""
         async with self._holding.transaction():
             await self._holding.execute(
@@ -196,6 +187,7 @@ class Driver:
     async def create(
         self, name: str, shape: Shape, auto_steps: bool, auto_phases: bool, start: bool
     ) -> None:
+        self._made[name] = Session(name, shape, auto_steps, auto_phases)
         self._session_ids[name], _ = await self._sessions.create(
             shape.name,
             title=name,
@@ -250,11 +242,11 @@ class Driver:
             for t in claimed
         )
 
-    async def complete(self, worker: str, batch: Sequence[tuple[Done, Session]]) -> Handed:
+    async def complete(self, worker: str, batch: Sequence[Done]) -> Handed:
         handoff = await self._handoffs.get()
         try:
             handed = await handoff.complete(
-                self._worker_ids[worker], [self._completion(done, s) for done, s in batch]
+                self._worker_ids[worker], [self._completion(done) for done in batch]
             )
         finally:
             self._handoffs.put_nowait(handoff)
@@ -264,8 +256,9 @@ class Driver:
         }
         return Handed(frozenset(handed.accepted), following, handed.left_queued)
 
-    def _completion(self, done: Done, session: Session) -> Completion:
+    def _completion(self, done: Done) -> Completion:
         place = done.token.place
+        session = self._made[place.session]
         transition, fan, count = session.follows(place, done.items)
         return Completion(
             task=self._task(done.token),
@@ -338,7 +331,7 @@ class Driver:
             },
             "reviews": dict(Counter((session[s], *of) for s, *of in rows["reviews"])),
             "drafts": dict(Counter(session[s] for s in rows["drafts"])),
-            "phase_runs": {(session[s], *of) for s, *of in rows["phase_runs"]},
+            "phase_runs": {(session[s], *of): True for s, *of in rows["phase_runs"]},
             "events": dict(Counter((session[s], kind) for s, kind in rows["events"])),
             "workers": {worker[id_]: (state, _seconds(t)) for id_, state, t in rows["workers"]},
         }  # fmt: skip
@@ -361,22 +354,3 @@ async def open_driver(dsn: str) -> AsyncIterator[Driver]:
         yield driver
     finally:
         await driver.close()
-
-
-def on_model(model: Model, call: Call, answered: Any, order: dict[Place, int]) -> Any:
-    """Do a call to the model and return what the store must answer.
-
-    A claim that runs beside something else passes over what that one holds: then ``order`` is
-    empty, and whatever it took is taken for granted as long as it was due.
-    """
-    if call.name == "claim":
-        worker, knows, limit, only = call.arguments
-        if not order:
-            return model.claim(worker, [task.place for task in answered])
-        due = [p for p in model.due(knows) if only is None or p.session == only]
-        due.sort(key=lambda p: (model.tasks[p].available_at, order[p]))
-        return model.claim(worker, due[:limit])
-    if call.name == "complete":
-        worker, batch = call.arguments
-        return model.complete(worker, [done for done, _ in batch])
-    return getattr(model, call.name)(*call.arguments)

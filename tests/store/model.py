@@ -455,10 +455,27 @@ class Model:
             "revisions": self.revisions,
             "reviews": dict(self.reviews),
             "drafts": dict(self.drafts),
-            "phase_runs": self.phase_runs,
+            "phase_runs": dict.fromkeys(self.phase_runs, True),
             "events": dict(self.events),
             "workers": {name: (w.state, w.lease_until) for name, w in self.workers.items()},
         }  # fmt: skip
+
+    def check(self) -> None:
+        """Make sure that every session has a reason to be where it is, and no two."""
+        for session in self.sessions.values():
+            states = {task.status for task in self._of(session.name)}
+            live = states & {TaskState.QUEUED, TaskState.RUNNING}
+            failed = TaskState.FAILED in states
+            match session.status:
+                case SessionState.RUNNING:
+                    assert live and not failed
+                case SessionState.PAUSED:
+                    assert live and not failed
+                    assert not any(task.queued for task in self._of(session.name))
+                case SessionState.FAILED:
+                    assert failed
+                case _:
+                    assert not live and not failed
 
     # -- the small print ----------------------------------------------------------------------
 
