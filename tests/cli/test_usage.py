@@ -35,6 +35,7 @@ COMMANDS = [
     ("sources", "list"),
     ("models", "pull"),
     ("doctor",),
+    ("verify",),
 ]
 
 
@@ -54,6 +55,7 @@ def test_a_setting_that_does_not_parse_is_named_and_ends_every_command(
         ("resume", "01a20a2f-f395-72e2-baef-37be7c736c19"),
         ("watch", "01a20a2f-f395-72e2-baef-37be7c736c19"),
         ("migrate",),
+        ("verify",),
         ("sessions", "list"),
         ("sources", "list"),
         ("up", "--port", "0"),

@@ -162,7 +162,7 @@ async def test_an_invariant_that_takes_too_long_is_given_up(
 
 def test_every_query_of_verify_is_an_invariant_and_every_invariant_has_one() -> None:
     queries = {name for name in load_queries() if name.startswith("verify_")}
-    others = {"verify_counts", "verify_partials_and_answers"}
+    others = {"verify_settings", "verify_counts", "verify_partials_and_answers"}
     named = {f"verify_{i.name}" for i in INVARIANTS if i is not PARTIALS_ARE_PREFIXES}
     assert queries - others == named
     assert len({i.name for i in INVARIANTS}) == len(INVARIANTS)

@@ -136,24 +136,14 @@ async def verify(
     """
     session_id = None if session_id is None else parse_session_id(session_id)
     await _check_schema(dsn)
-    connection = await connect(
-        dsn,
-        settings={
-            "statement_timeout": str(round(timeout.total_seconds() * 1000)),
-            # A plan for the question at hand: of one session, or of all.
-            "plan_cache_mode": "force_custom_plan",
-            # The database has other work: one core, no compiling.
-            "max_parallel_workers_per_gather": "0",
-            "jit": "off",
-            "work_mem": "64MB",
-            # With old statistics a part that is thought to be one row would be read for each row
-            # of another. Of one session all parts are small, and found by index.
-            "enable_nestloop": "on" if session_id else "off",
-        },
-    )
+    connection = await connect(dsn)
     try:
         with translated(dsn):
             async with connection.transaction(isolation="repeatable_read", readonly=True):
+                settings = _settings(timeout, session_id)
+                await connection.execute(
+                    sql("verify_settings"), list(settings), list(settings.values())
+                )
                 return await _judge(connection, read, session_id, progress)
     except DatabaseError as error:
         if isinstance(error.__cause__, asyncpg.QueryCanceledError):
@@ -164,6 +154,21 @@ async def verify(
         raise
     finally:
         await connection.close()
+
+
+def _settings(timeout: timedelta, session_id: str | None) -> dict[str, str]:
+    return {
+        "statement_timeout": str(round(timeout.total_seconds() * 1000)),  # milliseconds
+        # A plan for the question at hand: of one session, or of all.
+        "plan_cache_mode": "force_custom_plan",
+        # The database has other work: one core, no compiling.
+        "max_parallel_workers_per_gather": "0",
+        "jit": "off",
+        "work_mem": "64MB",
+        # With old statistics a part that is thought to be one row would be read for each row of
+        # another. Of one session all parts are small, and found by index.
+        "enable_nestloop": "off" if session_id is None else "on",
+    }
 
 
 async def _check_schema(dsn: str) -> None:

@@ -45,8 +45,9 @@ FROM judged;
 --   one of those has the same number in its attempt, or
 --   there are more of them than numbers before this call that left no row: those were answered out of
 --   the ledger, perhaps out of these, for equal questions of one attempt are answered one by one.
--- (So an attempt that asks other questions first, and the same one twice, can be found here wrongly:
--- the ledger does not say which answer an attempt took.) An answer counts as had when it was stored a quarter of a second before the attempt began: a worker
+-- (The ledger does not say which answer an attempt took: one that asks in another order than before,
+-- and one question more often, can be named here wrongly.)
+-- An answer counts as had when it was stored a quarter of a second before the attempt began: a worker
 -- that died may have had it on its way, and the commit comes after the time that is noted.
 WITH again AS (
     SELECT c.session_id, c.task_id, c.attempt, c.number, c.kind, c.request_hash,

@@ -11,6 +11,10 @@
 -- Sessions that are under way are few, and their tasks are looked up by index. Where all sessions
 -- are judged the tables are read once and hashed: no part is read again for each row of another.
 
+-- name: verify_settings
+-- Sets settings ($1 names, $2 values) for this transaction, which works behind a pooler as well.
+SELECT set_config(s.name, s.value, true) FROM unnest($1::text[], $2::text[]) AS s(name, value);
+
 -- name: verify_counts
 -- When it was looked, and what there is in all.
 SELECT ekiden.now() AS checked_at,
