@@ -13,6 +13,7 @@ from chaos.house import RUNS_ON, House, NotReached, Process, free_port, wait_unt
 from ekiden import failpoint
 
 PATIENCE = 40.0  # seconds until a failpoint counts as not reached
+LEASE = "2"  # seconds; a frozen worker is given up after as long
 
 
 async def die(house: House, cell: Cell) -> None:
@@ -25,6 +26,8 @@ async def die(house: House, cell: Cell) -> None:
         await _die_deciding(house, cell)
     elif cell.failpoint.startswith("rescue."):
         await _die_rescuing(house, cell)
+    elif cell.frozen:
+        await _freeze_working(house, cell)
     else:
         await _die_working(house, cell)
 
@@ -45,6 +48,43 @@ async def _create(house: House, cell: Cell) -> list[str]:
 async def _die_working(house: House, cell: Cell) -> None:
     await _create(house, cell)
     await _dead_at(house, cell, house.worker(failpoint=cell.armed))
+
+
+async def _freeze_working(house: House, cell: Cell) -> None:
+    """A worker freezes beyond its lease and wakes when its tasks run elsewhere: a zombie.
+
+    The second freezes in the same place, so that it holds the task when the first one goes on with
+    it: what the first one writes then, only the attempt's number can refuse.
+    """
+    await _create(house, cell)
+    short = {"EKIDEN_LEASE": LEASE, "EKIDEN_FAILPOINT_DOES": "freeze"}
+    first = house.worker(failpoint=cell.armed, **short)
+    await _frozen(house, cell, first)
+    if cell.failpoint == "commit.sent":  # it was committed: nobody has the task again
+        second = house.worker(**short)
+        await house.drain(PATIENCE)
+    else:
+        second = house.worker(failpoint=cell.armed, **short)
+        await _frozen(house, cell, second)
+        lost = await house.pool.fetchval(
+            "SELECT count(*) FROM ekiden.attempts WHERE outcome = 'LOST'"
+        )
+        if not lost:
+            raise NotReached(f"{cell.armed}: nothing was taken over from the frozen worker")
+    first.thaw()
+    await wait_until(
+        lambda: "worker_lost" in first.log.read_text(), PATIENCE, "the zombie never noticed"
+    )
+    second.thaw()
+
+
+async def _frozen(house: House, cell: Cell, process: Process) -> None:
+    """Wait until the process froze at the failpoint."""
+    give_up = time.monotonic() + PATIENCE
+    while not process.frozen:
+        if not process.alive or time.monotonic() > give_up or await house.drained():
+            raise NotReached(f"{cell.armed} was not reached: {process.last_words(500)}")
+        await asyncio.sleep(0.01)
 
 
 async def _die_rescuing(house: House, cell: Cell) -> None:

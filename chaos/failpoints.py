@@ -28,6 +28,7 @@ class Cell:
     gates: bool = False  # a person approves between phases
     held: bool = False  # a person starts each step, so each is claimed from the queue
     kept: bool = False  # the provider keeps its answers: they are fetched, not paid for again
+    frozen: bool = False  # it does not die: it wakes when others have its tasks, and goes on
     by: str = ""  # review: who dies over the decision, "cli" or "api"
 
     @property
@@ -41,7 +42,7 @@ class Cell:
     def name(self) -> str:
         """The cell in words."""
         place = f" {self.step or 'gate'} {self.phase}" if self.phase else ""
-        flags = ("gates", "held", "kept")
+        flags = ("gates", "held", "kept", "frozen")
         more = [flag for flag in flags if getattr(self, flag)] + [self.by] * bool(self.by)
         return f"{self.failpoint}{place}" + (f" ({', '.join(more)})" if more else "")
 
@@ -55,6 +56,10 @@ def all_cells() -> list[Cell]:
         cells += [
             Cell(failpoint=name, step=step, phase=phase, kept=True)
             for name in ("call.midstream", "call.answered")
+        ]
+        cells += [
+            Cell(failpoint=name, step=step, phase=phase, frozen=True)
+            for name in ("call.answered", "commit.before", "commit.sent")
         ]
         if step == "INTEGRATE" and phase < flows.PHASES:
             cells += [Cell(failpoint=name, step=step, phase=phase, gates=True) for name in _COMMITS]

@@ -96,6 +96,14 @@ class Process:
         return self.code is None
 
     @property
+    def frozen(self) -> bool:
+        """Whether it is stopped, as by SIGSTOP."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2][0] == "T"
+        except OSError:
+            return False
+
+    @property
     def ready(self) -> bool:
         """Whether it has said that it is ready, at any time."""
         if not self._ready and self._ready_fd >= 0:

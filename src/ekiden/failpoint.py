@@ -1,14 +1,16 @@
 """Named places where a process can be made to die, for the fault suite.
 
 ``EKIDEN_FAILPOINT=commit.sent`` ends the process at once, as kill -9 would, the first time it gets
-there; ``commit.sent:EXECUTE`` only in that step, ``commit.sent:EXECUTE:2`` only in phase 2.
-Without the variable a failpoint costs one comparison.
+there; ``commit.sent:EXECUTE`` only in that step, ``commit.sent:EXECUTE:2`` only in phase 2. With
+``EKIDEN_FAILPOINT_DOES=freeze`` it stops there instead, as SIGSTOP would, until it is sent SIGCONT;
+it does so once. Without the variable a failpoint costs one comparison.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 
 EXIT_CODE = 86
 
@@ -40,20 +42,28 @@ def _parse(text: str) -> tuple[str, str, str]:
 
 
 _NAME, _STEP, _PHASE = _parse(os.environ.get("EKIDEN_FAILPOINT", ""))
+_FREEZES = os.environ.get("EKIDEN_FAILPOINT_DOES") == "freeze"
 
 
 def reach(name: str, step: str = "", phase: int = 0) -> None:
     """Die here, if this is the place."""
     if name == _NAME and _fits(step, phase):
-        os._exit(EXIT_CODE)
+        _end()
 
 
 def reach_soon(name: str, step: str = "", phase: int = 0) -> None:
     """Die as soon as what the running coroutine sends next has left, before an answer is read."""
     if name == _NAME and _fits(step, phase):
-        asyncio.get_running_loop().call_soon(
-            asyncio.get_running_loop().call_soon, os._exit, EXIT_CODE
-        )
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, _end)
+
+
+def _end() -> None:
+    global _NAME  # noqa: PLW0603 - who was frozen here goes on
+    if not _FREEZES:
+        os._exit(EXIT_CODE)
+    _NAME = ""
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _fits(step: str, phase: int) -> bool:
