@@ -60,7 +60,7 @@ async def _freeze_working(house: House, cell: Cell) -> None:
     short = {"EKIDEN_LEASE": LEASE, "EKIDEN_FAILPOINT_DOES": "freeze"}
     first = house.worker(failpoint=cell.armed, **short)
     await _frozen(house, cell, first)
-    if cell.failpoint == "commit.sent":  # it was committed: nobody has the task again
+    if cell.failpoint == "commit.after":  # nobody has this task again, only what follows it
         second = house.worker(**short)
         await house.drain(PATIENCE)
     else:

@@ -59,7 +59,7 @@ def all_cells() -> list[Cell]:
         ]
         cells += [
             Cell(failpoint=name, step=step, phase=phase, frozen=True)
-            for name in ("call.answered", "commit.before", "commit.sent")
+            for name in ("call.answered", *_COMMITS)
         ]
         if step == "INTEGRATE" and phase < flows.PHASES:
             cells += [Cell(failpoint=name, step=step, phase=phase, gates=True) for name in _COMMITS]

@@ -52,8 +52,14 @@ def reach(name: str, step: str = "", phase: int = 0) -> None:
 
 
 def reach_soon(name: str, step: str = "", phase: int = 0) -> None:
-    """Die as soon as what the running coroutine sends next has left, before an answer is read."""
+    """Die as soon as what the running coroutine sends next has left, before an answer is read.
+
+    Who freezes does so before that: what it sends when it wakes is late.
+    """
     if name == _NAME and _fits(step, phase):
+        if _FREEZES:
+            _end()
+            return
         loop = asyncio.get_running_loop()
         loop.call_soon(loop.call_soon, _end)
 
