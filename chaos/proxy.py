@@ -67,6 +67,15 @@ class Proxy:
         if mode == "cut":
             self.reset()
 
+    def deafen(self) -> int:
+        """Swallow all packets of the connections that are open now, for good; return how many.
+
+        New ones are as the mode says: the network is well again, the old sockets do not know.
+        """
+        for link in self._links:
+            link.deaf = link.lost = True
+        return len(self._links)
+
     def reset(self) -> None:
         """Reset all open connections; new ones are as the mode says."""
         for link in list(self._links):
@@ -99,6 +108,7 @@ class _Link:
         self._pumps: list[asyncio.Task[None]] = []
         self._dead = asyncio.Event()
         self.lost = False  # packets were swallowed
+        self.deaf = False  # they are, from now on, whatever the mode
         self.ended = asyncio.Event()
 
     async def run(self, host: str, port: int) -> None:
@@ -144,11 +154,11 @@ class _Link:
             while data := await source.read(65536):
                 if self._proxy.mode == "delay":
                     await asyncio.sleep(self._proxy.delay_s)
-                if self._proxy.mode == "black-hole":
+                if self.deaf or self._proxy.mode == "black-hole":
                     self.lost = True
                     continue
                 sink.write(data)
                 await sink.drain()
-            if self._proxy.mode == "black-hole":
+            if self.deaf or self._proxy.mode == "black-hole":
                 self.lost = True  # nor does the other side hear that this one hung up
                 await self._dead.wait()

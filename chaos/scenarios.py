@@ -1,0 +1,46 @@
+"""Scenarios: one fault each, and a figure of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from typing import Any
+
+from chaos.house import Site
+from chaos.scenes import clicks, deaf, rerun, routes, zombies
+
+Say = Callable[[str], None]
+Scene = Callable[[Site, bool], Coroutine[Any, Any, dict[str, Any]]]
+
+# Each is given a site of its own, and whether this is the short run. Those of one group run side by
+# side: they wait more than they work. What measures a time that matters runs alone.
+GROUPS: tuple[dict[str, Scene], ...] = (
+    {"rerun": rerun.run},
+    {"deaf": deaf.run, "zombies": zombies.run},
+    {"clicks": clicks.run, "routes": routes.run},
+)
+
+
+def run_scenarios(short: bool, seed: int, say: Say) -> dict[str, Any]:
+    """Run all; return what each found, by name."""
+    found: dict[str, Any] = {}
+    for group in GROUPS:
+        with ExitStack() as stack:
+            sites = {name: stack.enter_context(Site(seed=seed)) for name in group}
+            found |= asyncio.run(_together(group, sites, short, say))
+    return found
+
+
+async def _together(
+    group: dict[str, Scene], sites: dict[str, Site], short: bool, say: Say
+) -> dict[str, Any]:
+    async def one(name: str) -> dict[str, Any]:
+        began = time.monotonic()
+        found = await group[name](sites[name], short)
+        say(f"{name}: {time.monotonic() - began:.1f} s, {found}")
+        return found
+
+    names = list(group)
+    return dict(zip(names, await asyncio.gather(*map(one, names)), strict=True))

@@ -1,0 +1,1 @@
+"""One module a scenario: ``async def run(site, short)`` returns its figures."""
