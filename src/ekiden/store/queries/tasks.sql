@@ -257,11 +257,6 @@ SELECT t.id FROM unnest($1::bigint[], $2::int[]) AS asked(id, attempt)
 JOIN ekiden.api_tasks t ON t.id = asked.id AND t.attempt = asked.attempt
 WHERE t.status = 'COMPLETED' AND t.worker_id = $3;
 
--- name: deaths_of
--- How many workers a task has taken with it since its budget began.
-SELECT count(*) FROM ekiden.attempts a JOIN ekiden.api_tasks t ON t.id = a.task_id
-WHERE a.task_id = $1 AND a.number > t.budget_from AND a.outcome = 'LOST';
-
 -- name: deliver_result
 -- Takes a result from outside for a running task ($1, token $2): the task is queued again at once,
 -- and the worker that claims it checks the result against the step's schema and completes it. Held

@@ -114,21 +114,26 @@ WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED');
 
 -- name: rescue_tasks
 -- Declares these workers lost and takes over what they held. Each rescue is a new attempt; a task
--- that took $2 workers with it since its budget began is parked as FAILED, with its session.
+-- that took $2 workers with it since it last FAILED is parked as FAILED, with its session. Its budget
+-- is no measure of that: a worker that gives it back in between moves it.
 -- Lock order: sessions by id, then their tasks; the worker rows only after, and they stay.
 WITH locked AS MATERIALIZED (
-    SELECT s.id FROM ekiden.sessions s
+    -- Its status as it is once the lock is ours: someone may have paused it while we waited.
+    SELECT s.id, s.status FROM ekiden.sessions s
     WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED')
       AND EXISTS (SELECT FROM ekiden.api_tasks t WHERE t.session_id = s.id
                   AND t.status = 'RUNNING' AND t.worker_id = ANY ($1::bigint[]))
     ORDER BY s.id FOR UPDATE
 ), orphans AS MATERIALIZED (
-    SELECT t.id, s.status AS session_status,
+    SELECT t.id, l.status AS session_status,
            1 + (SELECT count(*) FROM ekiden.attempts a
-                WHERE a.task_id = t.id AND a.number > t.budget_from AND a.outcome = 'LOST')
+                WHERE a.task_id = t.id AND a.outcome = 'LOST'
+                  AND a.number > (SELECT coalesce(max(f.number), 0) FROM ekiden.attempts f
+                                  WHERE f.task_id = t.id
+                                    AND (f.outcome = 'FAILED'
+                                         OR f.outcome = 'LOST' AND f.retry_at IS NULL)))
              >= $2 AS poison
-    FROM locked l JOIN ekiden.sessions s ON s.id = l.id
-    JOIN ekiden.api_tasks t ON t.session_id = l.id
+    FROM locked l JOIN ekiden.api_tasks t ON t.session_id = l.id
     WHERE t.status = 'RUNNING' AND t.worker_id = ANY ($1::bigint[])
 ), rescued AS (
     UPDATE ekiden.api_tasks t
