@@ -71,10 +71,16 @@ async def _freeze_working(house: House, cell: Cell) -> None:
         )
         if not lost:
             raise NotReached(f"{cell.armed}: nothing was taken over from the frozen worker")
+    held = await house.pool.fetch(
+        "SELECT id, attempt FROM ekiden.api_tasks WHERE status = 'RUNNING' AND attempt > 1"
+    )
     first.thaw()
     await wait_until(
         lambda: "worker_lost" in first.log.read_text(), PATIENCE, "the zombie never noticed"
     )
+    if second.frozen:
+        woken = await house.pool.fetchval("SELECT ekiden.now()")
+        house.asleep.update({(row["id"], row["attempt"]): woken for row in held})
     second.thaw()
 
 

@@ -23,7 +23,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -357,6 +357,9 @@ class House:
         self.processes: list[Process] = []  # every one that was ever started
         self.created: dict[str, str] = {}  # session id -> key
         self.approved: dict[tuple[str, int], int] = {}  # (session, phase) -> approvals that passed
+        # (task, attempt) that a frozen worker held, and the end of its sleep: whatever completes
+        # one of these before that is somebody else's late write.
+        self.asleep: dict[tuple[int, int], datetime] = {}
         self.kills = 0
 
     async def __aenter__(self) -> Self:

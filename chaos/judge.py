@@ -24,6 +24,7 @@ MUST_BE_NONE = (
     "paid_though_kept",
     "paid_twice_without_crash",
     "wrong_outputs",
+    "zombie_writes_accepted",
     "gates_passed_twice",
     "approvals_lost",
     "not_ended",
@@ -78,6 +79,8 @@ async def judge(
         "answers_fetched": bill.fetched,
         "outputs_checked": 0,
         "wrong_outputs": [],
+        "claims_of_frozen_workers": len(house.asleep),
+        "zombie_writes_accepted": [],
         "gates_passed": 0,
         "gates_passed_twice": [],
         "approvals_lost": [],
@@ -86,6 +89,7 @@ async def judge(
     await _verify(house, found)
     await _check_outputs(house, keys, found)
     await _check_gates(house, found)
+    await _check_zombies(house, found)
     found["violations"] = {name: len(found[name]) for name in MUST_BE_NONE}
     over = max(0, bill.paid_twice_per_crash - max_paid_twice_per_crash)
     found["violations"]["paid_twice_per_crash"] = over
@@ -205,6 +209,22 @@ async def _check_gates(house: House, found: dict[str, Any]) -> None:
     passed = reviews.items() | house.approved.items()
     found["gates_passed_twice"] = [f"{gate}: {n} times" for gate, n in passed if n > 1]
     found["approvals_lost"] = [str(gate) for gate in house.approved if gate not in reviews]
+
+
+async def _check_zombies(house: House, found: dict[str, Any]) -> None:
+    """What completed an attempt whose worker slept was a late write of an earlier attempt."""
+    rows = await house.pool.fetch(
+        "SELECT task_id, number, finished_at FROM ekiden.attempts"
+        " WHERE outcome = 'COMPLETED' AND task_id = ANY ($1::bigint[])",
+        [task for task, _ in house.asleep],
+    )
+    for row in rows:
+        woken = house.asleep.get((row["task_id"], row["number"]))
+        if woken is not None and row["finished_at"] < woken:
+            late = (woken - row["finished_at"]).total_seconds()
+            found["zombie_writes_accepted"].append(
+                f"task {row['task_id']} attempt {row['number']}: {late:.3f} s before it woke"
+            )
 
 
 def _epoch(moment: datetime | None) -> float:

@@ -26,7 +26,7 @@ _PIECE = 0.004  # seconds between two pieces of an answer: so that there is a mi
 _COUNTED = (
     "sessions", "completed", "acknowledged", "answers_seen", "calls_asked", "calls_billed",
     "answers_stored", "answers_fetched", "attempts_crashed", "paid_twice", "outputs_checked",
-    "gates_passed", "invariants_examined",
+    "gates_passed", "claims_of_frozen_workers", "invariants_examined",
 )  # fmt: skip
 
 Say = Callable[[str], None]
