@@ -114,10 +114,13 @@ async def _judged(site: Site, cell: Cell) -> dict[str, Any]:
             result["reached"] = True
             if not house.workers:
                 house.worker()
-            await house.drain(_PATIENCE)
+            try:
+                await house.drain(_PATIENCE)
+            except NotReached as stuck:
+                result["complaints"].append(str(stuck))
             found = await judge(house, observer)
             result["judged"] = found
-            result["complaints"] = complaints(found)
+            result["complaints"] += complaints(found)
             if found["completed"] != sessions_of(cell) or found["acknowledged"] == 0:
                 result["complaints"].append(
                     f"{found['completed']} of {sessions_of(cell)} sessions completed, "
