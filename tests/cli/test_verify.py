@@ -48,8 +48,8 @@ async def test_a_violation_is_named_with_its_ids_and_exit_1(
     await break_it(database)
     ended = await program.run("verify")
     assert ended.code == 1
-    assert f"✖ sessions_are_told_once, 1 violations:\n    {session}\n" in ended.out
-    assert f"1 of {len(INVARIANTS)} invariants are violated, 1 violations in all." in ended.out
+    assert f"✖ sessions_are_told_once: 1\n    {session}\n" in ended.out
+    assert f"Violated: 1 of {len(INVARIANTS)} invariants." in ended.out
 
 
 async def test_json_is_one_object(program: Program, session: str, database: str) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -167,6 +169,13 @@ def test_every_query_of_verify_is_an_invariant_and_every_invariant_has_one() -> 
     assert queries - others == named
     assert len({i.name for i in INVARIANTS}) == len(INVARIANTS)
     assert all(0 < len(i.description) <= 60 for i in INVARIANTS)
+
+
+def test_the_page_lists_every_invariant_with_what_it_is_of() -> None:
+    page = (Path(__file__).parents[2] / "docs/verify.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| \S", page, re.MULTILINE)
+    assert rows == [(i.name, i.of) for i in INVARIANTS]
+    assert f"of the {len(INVARIANTS)} lines" in page
 
 
 @pytest.mark.parametrize("seen", ["all", "nothing"])

@@ -99,12 +99,12 @@ def _as_text(found: Report, where: str) -> str:
     for finding in found.findings:
         if finding.violations:
             more = finding.violations - len(finding.ids)
-            lines.append(f"✖ {finding.invariant.name}, {finding.violations:,} violations:")
+            lines.append(f"✖ {finding.invariant.name}: {finding.violations:,}")
             lines += [f"    {id_}" for id_ in finding.ids]
             lines += [f"    and {more:,} more"] if more else []
     broken = sum(1 for finding in found.findings if finding.violations)
     lines.append(
-        f"{broken} of {len(rows)} invariants are violated, {found.violations:,} violations in all."
+        f"Violated: {broken} of {len(rows)} invariants."
         if broken
         else f"All {len(rows)} invariants hold."
     )
