@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PG15   := /usr/lib/postgresql/15/bin
 
-.PHONY: help demo up test check bench fmt clean
+.PHONY: help demo up test check bench chaos chaos-short fmt clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -44,9 +44,15 @@ check: $(READY)  ## lint, types and the import contracts
 bench: $(READY)  ## the hand-off against the bare commit, in one run
 	$(BIN)/python bench/handoff.py
 
+chaos: $(READY)  ## break everything, a thousand times and more, and judge (about 25 minutes; SEED=N)
+	$(BIN)/python -m chaos --page docs/reliability.md $(if $(SEED),--seed $(SEED))
+
+chaos-short: $(READY)  ## the same in small, in under four minutes
+	$(BIN)/python -m chaos --short $(if $(SEED),--seed $(SEED))
+
 fmt: $(READY)  ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

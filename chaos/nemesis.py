@@ -202,6 +202,9 @@ class Nemesis:
             ]
             if seen < wanted
         ]
+        found["paid_twice_without_crash"] = [
+            f"{what}: {await self._story(what)}" for what in found["paid_twice_without_crash"]
+        ]
         return Outcome(
             faults=words(faults.done),
             hit=dict(sorted(faults.hit.items())),
@@ -220,6 +223,24 @@ class Nemesis:
             violations={name: len(ids) for name, ids in found.items()},
             ids={name: ids[:5] for name, ids in found.items() if ids},
         )
+
+    async def _story(self, named: str) -> str:
+        """Return how each attempt of a task ended. It is named as the bill names it."""
+        key, place, *_ = named.split()
+        phase, step, item = place.split("/")
+        rows = await self._house.pool.fetch(
+            "SELECT a.number, a.outcome, a.error ->> 'message' AS error, a.started_at,"
+            " a.finished_at, a.worker_id, w.pid, w.state FROM ekiden.attempts a"
+            " JOIN ekiden.workers w ON w.id = a.worker_id"
+            " JOIN ekiden.api_tasks t ON t.id = a.task_id"
+            " JOIN ekiden.sessions s ON s.id = t.session_id WHERE s.title = $1 AND t.phase = $2"
+            " AND t.step = $3 AND t.item = $4 ORDER BY a.number",
+            key,
+            int(phase),
+            step,
+            int(item),
+        )
+        return "; ".join(str(dict(row)) for row in rows)
 
     def _refused(self) -> int:
         logs = self._house.folder.glob("worker-*.log")
