@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from chaos.house import Site
-from chaos.scenes import clicks, deaf, rerun, routes, zombies
+from chaos.scenes import clicks, deaf, hostile, rerun, routes, zombies
 
 Say = Callable[[str], None]
 Scene = Callable[[Site, bool], Coroutine[Any, Any, dict[str, Any]]]
@@ -19,7 +19,7 @@ Scene = Callable[[Site, bool], Coroutine[Any, Any, dict[str, Any]]]
 GROUPS: tuple[dict[str, Scene], ...] = (
     {"rerun": rerun.run},
     {"deaf": deaf.run, "zombies": zombies.run},
-    {"clicks": clicks.run, "routes": routes.run},
+    {"clicks": clicks.run, "hostile": hostile.run, "routes": routes.run},
 )
 
 
