@@ -78,7 +78,7 @@ class Caller:
             return None
         # Asked anew each time: an earlier attempt that lost its lease may have been answered since.
         async with self._looking:
-            paid = await self._ledger.ledger.next_paid(call, self._taken)
+            paid = await self._ledger.next_paid(call, self._taken)
             if paid is None:
                 return None
             self._taken.append(paid.id)
@@ -97,7 +97,7 @@ class Caller:
             return None
         while True:
             async with self._looking:
-                started = await self._ledger.ledger.next_started(call, self._tried)
+                started = await self._ledger.next_started(call, self._tried)
                 if started is None:
                     return None
                 self._tried.append(started.answer_id)
@@ -193,10 +193,8 @@ class Caller:
     async def _broke(self, call: Call, error: BaseException, stream: PartialStream | None) -> None:
         """Note that no answer came, and save what was said until then."""
         if isinstance(error, asyncio.CancelledError):
-            call.outcome, call.error = (
-                CallOutcome.ABORTED,
-                "Stopped before the answer was complete.",
-            )
+            call.outcome = CallOutcome.ABORTED
+            call.error = "Stopped before the answer was complete."
         else:
             said = error.message if isinstance(error, EkidenError) else repr(error)
             call.outcome, call.error = CallOutcome.FAILED, plain(said)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from ekiden import telemetry
 from ekiden.errors import DatabaseError, DatabaseUnreachable
-from ekiden.store.ledger import Call, Ledger
+from ekiden.store.ledger import Call, Ledger, PaidAnswer, StartedCall
 from ekiden.worker.batcher import Batcher
 from ekiden.worker.partial_writer import PartialWriter
 
@@ -31,7 +31,7 @@ class LedgerWriter:
     """
 
     def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+        self._ledger = ledger
         self.partials = PartialWriter(ledger.partials)
         self._calls: Batcher[Call, None] = Batcher(
             lambda batch: _write(batch, ledger.append), limit=_BATCH, name="ledger"
@@ -68,7 +68,15 @@ class LedgerWriter:
 
     async def settle(self, call: Call) -> None:
         """Record what became of an answer once it was read."""
-        await self.ledger.settle(replace(call))
+        await _once_there(lambda: self._ledger.settle(replace(call)))
+
+    async def next_paid(self, call: Call, taken: Sequence[int]) -> PaidAnswer | None:
+        """Return the oldest answer earlier attempts have to this call's request, but ``taken``."""
+        return await _once_there(lambda: self._ledger.next_paid(call, taken))
+
+    async def next_started(self, call: Call, tried: Sequence[str]) -> StartedCall | None:
+        """Return the oldest call of earlier attempts that asked the same and has no answer here."""
+        return await _once_there(lambda: self._ledger.next_started(call, tried))
 
     async def close(self) -> None:
         """Write what is left."""
@@ -100,27 +108,31 @@ def _heard(future: asyncio.Future[Any]) -> None:
 async def _write(
     batch: list[tuple[T, asyncio.Future[None]]], append: Callable[[list[T]], Awaitable[None]]
 ) -> None:
-    """Write a batch however long the database takes; what it refuses, it refuses alone."""
-    pause = 0.05
-    while batch:
-        try:
-            await append([item for item, _ in batch])
-        except DatabaseUnreachable as error:
-            telemetry.emit("database_lost", error=str(error), next_try_s=round(pause, 2))
-            await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311
-            pause = min(pause * 2, _MAX_PAUSE)
-            continue
-        except Exception as error:  # noqa: BLE001 - a future left open would hang its session
-            if len(batch) > 1 and isinstance(error, DatabaseError):
-                half = len(batch) // 2
-                await _write(batch[:half], append)
-                batch = batch[half:]
-                continue
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+    """Write a batch; what the database refuses, it refuses alone."""
+    try:
+        await _once_there(lambda: append([item for item, _ in batch]))
+    except Exception as error:  # noqa: BLE001 - a future left open would hang its session
+        if len(batch) > 1 and isinstance(error, DatabaseError):
+            half = len(batch) // 2
+            await _write(batch[:half], append)
+            await _write(batch[half:], append)
             return
         for _, future in batch:
             if not future.done():
-                future.set_result(None)
+                future.set_exception(error)
         return
+    for _, future in batch:
+        if not future.done():
+            future.set_result(None)
+
+
+async def _once_there(action: Callable[[], Awaitable[T]]) -> T:
+    """Do it, however long the database takes to be there."""
+    pause = 0.05
+    while True:
+        try:
+            return await action()
+        except DatabaseUnreachable as error:
+            telemetry.emit("database_lost", error=str(error), next_try_s=round(pause, 2))
+        await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311
+        pause = min(pause * 2, _MAX_PAUSE)
