@@ -49,7 +49,7 @@ async def run_matrix(short: bool, seed: int, say: Say) -> dict[str, Any]:
 
         async def work() -> None:
             for cell in waiting:
-                result = await _judged(site, cell)
+                result = await run_cell(site, cell)
                 results.append(result)
                 mark = "passed" if result["passed"] else "FAILED"
                 say(f"[{len(results)}/{len(cells)}] {cell.name}: {mark}, {result['seconds']:.1f} s")
@@ -90,7 +90,7 @@ def _summary(
     }
 
 
-async def _judged(site: Site, cell: Cell) -> dict[str, Any]:
+async def run_cell(site: Site, cell: Cell) -> dict[str, Any]:
     """Run one cell and say how it went."""
     began = time.monotonic()
     result: dict[str, Any] = {
