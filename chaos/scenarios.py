@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from chaos.house import Site
-from chaos.scenes import clicks, deaf, hostile, rerun, routes, zombies
+from chaos.scenes import clicks, deaf, hostile, rerun, routes, standby, zombies
 
 Say = Callable[[str], None]
 Scene = Callable[[Site, bool], Coroutine[Any, Any, dict[str, Any]]]
@@ -20,6 +20,7 @@ GROUPS: tuple[dict[str, Scene], ...] = (
     {"rerun": rerun.run},
     {"deaf": deaf.run, "zombies": zombies.run},
     {"clicks": clicks.run, "hostile": hostile.run, "routes": routes.run},
+    {"standby": standby.run},
 )
 
 
