@@ -23,6 +23,9 @@ from ekiden.store.tasks import Tasks
 from ekiden.worker.committer import Committer
 from ekiden.worker.executor import Executor, describe
 from ekiden.worker.leg import Leg
+from ekiden.worker.patience import patiently
+
+_MAX_PUT_OFF = 5.0  # seconds before a step that met no database is given back
 
 
 class Chains:
@@ -136,7 +139,8 @@ class Chains:
         except Exception as error:  # noqa: BLE001 - ours, not the flow's: the task must not hang
             ours = describe(error)
             telemetry.emit("attempt_failed", error=ours.message, reason="worker", **_where(task))
-            await patiently(lambda: self._tasks.retry(task, ours, timedelta(seconds=5)))
+            again = timedelta(seconds=5)
+            await patiently(lambda: self._tasks.retry(task, ours, again), refusals=None)
         finally:
             self._forget(task, me)
             self.free += 1
@@ -185,6 +189,9 @@ class Chains:
         return Leg.of(self._flow_of[task.flow_id], data[task.session_id])
 
     async def _attempt_failed(self, task: ClaimedTask, leg: Leg, raised: Exception) -> None:
+        if _met_no_database(raised):
+            await self._put_off(task, raised)
+            return
         error = describe(raised)
         tries = task.attempt - task.budget_from
         verdict = decide_retry(
@@ -210,28 +217,27 @@ class Chains:
                     retry_in_s=round(delay.total_seconds(), 2),
                     **_where(task),
                 )
-                self._look_again()  # the timer must know of it, even if its ring is lost
+            # Also when it is not held: the answer to our own retry may be what was lost.
+            self._look_again()  # the timer must know of it, even if its ring is lost
         if not held:
             telemetry.emit("attempt_refused", **_where(task))
 
+    async def _put_off(self, task: ClaimedTask, raised: Exception) -> None:
+        """Give back a task whose step met no database; the attempt does not count."""
+        pause = min(0.05 * 2 ** min(task.budget_from, 10), _MAX_PUT_OFF)
+        telemetry.emit("database_lost", error=str(raised), next_try_s=round(pause, 2))
+        await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
+        await patiently(lambda: self._tasks.release(task))
+        self._look_again()
 
-async def patiently(action: Callable[[], Any]) -> Any:
-    """Do it, however long the database takes to be there.
 
-    Raises:
-        DatabaseError: the database is there and refuses, five times in a row.
-    """
-    pause, refusals = 0.05, 0
-    while True:
-        try:
-            return await action()
-        except DatabaseError as error:
-            refusals = 0 if isinstance(error, DatabaseUnreachable) else refusals + 1
-            if refusals == 5:
-                raise
-            telemetry.emit("database_lost", error=str(error), next_try_s=round(pause, 2))
-        await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
-        pause = min(pause * 2, 5.0)
+def _met_no_database(error: BaseException | None) -> bool:
+    """Whether that is what an error comes down to, however a step or a source put it."""
+    while error is not None:
+        if isinstance(error, DatabaseUnreachable):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _where(task: ClaimedTask) -> dict[str, Any]:

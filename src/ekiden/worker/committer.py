@@ -8,21 +8,23 @@ the other's row.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
+from functools import partial
 
 import asyncpg
 
-from ekiden import failpoint, telemetry
+from ekiden import failpoint
 from ekiden.core.model import ClaimedTask
-from ekiden.errors import DatabaseError, DatabaseUnreachable, ResultInvalid
+from ekiden.errors import DatabaseError, DatabaseUnreachable, EmbeddedServerError, ResultInvalid
 from ekiden.store.connection import TRANSIENT, UNREACHABLE, connect
 from ekiden.store.tasks import Completion, Handoff, Tasks
 from ekiden.worker.batcher import Batcher
+from ekiden.worker.patience import Patience, patiently
 
 LANES = 2
 BATCH = 256  # more gains nothing and makes the first of a batch wait for the last
-_MAX_PAUSE = 5.0
+ANSWER = 30.0  # seconds in which a commit must be answered; then the connection is given up
+HALVE_AFTER = 3  # failed tries of a batch
 
 # What the committer answers: the tasks handed on to this worker, or None when the fence refused.
 Answer = list[ClaimedTask] | None
@@ -119,45 +121,55 @@ class _Lane:
         if self._connection is not None:
             self._connection.terminate()
 
-    async def _open(self) -> Handoff:
+    async def _open(self) -> None:
         if self._connection is not None:
             self._connection.terminate()
         # A plan made for the parameters at hand costs more to make than it saves here, and would
         # lean on statistics that change by the second.
         self._connection = await connect(
-            self._dsn(), settings={"plan_cache_mode": "force_generic_plan"}
+            self._dsn(),
+            settings={"plan_cache_mode": "force_generic_plan"},
+            command_timeout=ANSWER,
         )
         self._handoff = Handoff(self._connection)
-        return self._handoff
 
     async def _commit(self, batch: list[_Entry]) -> None:
-        """Commit a batch, however long the database takes to be there; resolve every future."""
-        pause, lost_since, doubtful = 0.05, 0.0, False
-        loop = asyncio.get_running_loop()
+        """Commit a batch and resolve every future; log what is no fault of the batch, and wait."""
+        patience = Patience()
+        await self._commit_or_halve(batch, patience, doubtful=False)
+        patience.over()
+
+    async def _commit_or_halve(
+        self, batch: list[_Entry], patience: Patience, *, doubtful: bool
+    ) -> None:
+        """Commit a batch, however long the database takes to be there.
+
+        Args:
+            batch: what to commit.
+            patience: counts what went wrong.
+            doubtful: whether a commit of it may be on its way already.
+        """
+        tries = 0
         while batch:
             try:
                 if self._handoff is None:
                     await self._open()
                     batch = await self._settle(batch)
-                    telemetry.emit("database_back", after_s=round(loop.time() - lost_since, 3))
                     continue
                 await self._send(self._handoff, batch, doubtful=doubtful)
                 return
-            except TRANSIENT:
-                pass  # nothing was committed; the same again
-            except (*UNREACHABLE, DatabaseUnreachable) as error:
+            except TRANSIENT as error:
+                trouble: Exception = error  # nothing was committed; the same again
+            except (*UNREACHABLE, DatabaseUnreachable, EmbeddedServerError) as error:
                 # Whether it was committed is unknown until we can ask.
-                if self._handoff is not None:
-                    lost_since = loop.time()
-                self._handoff, doubtful = None, True
-                telemetry.emit("database_lost", error=str(error), next_try_s=round(pause, 2))
+                trouble, self._handoff, doubtful = error, None, True
             except (asyncpg.PostgresError, DatabaseError) as error:
                 if len(batch) == 1:
                     _refuse(batch[0], error)
                     return
                 # One result that PostgreSQL refuses must not take its batch along.
                 half = len(batch) // 2
-                await self._commit(batch[:half])
+                await self._commit_or_halve(batch[:half], patience, doubtful=doubtful)
                 batch = batch[half:]
                 continue
             except Exception as error:  # noqa: BLE001 - a future left open would hang its session
@@ -165,18 +177,28 @@ class _Lane:
                     if not future.done():
                         future.set_exception(error)
                 return
-            await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311
-            pause = min(pause * 2, _MAX_PAUSE)
+            await patience.wait(trouble)
+            tries += 1
+            if tries % HALVE_AFTER == 0 and len(batch) > 1:
+                # It may be too much for a timeout; alone each has the best chance.
+                half = len(batch) // 2
+                await self._commit_or_halve(batch[:half], patience, doubtful=doubtful)
+                batch = batch[half:]
 
     async def _send(self, handoff: Handoff, batch: list[_Entry], *, doubtful: bool) -> None:
         failpoint.reach_soon("commit.sent", batch[0][0].task.step, batch[0][0].task.phase)
+        for completion, future in batch:
+            if (
+                future.done()
+            ):  # its chain was stopped: keep the result, leave what follows to others
+                completion.room = 0
         handed = await handoff.complete(self._worker_id(), [c for c, _ in batch])
         refused: list[_Entry] = []
         for position, entry in enumerate(batch):
-            if position not in handed.accepted:
+            if position in handed.accepted:
+                await self._accept(entry, handed.following.get(position, []))
+            else:
                 refused.append(entry)
-            elif not entry[1].done():
-                entry[1].set_result(handed.following.get(position, []))
         if refused and doubtful:
             # The lost commit may have gone through while we asked: then its token is our own.
             refused = await self._settle(refused)
@@ -201,9 +223,18 @@ class _Lane:
             ]
             # Siblings that were committed together: the first of them takes what follows.
             held = [task for task in held if task not in following]
-            if not future.done():
-                future.set_result(following)
+            await self._accept((completion, future), following)
         return open_
+
+    async def _accept(self, entry: _Entry, following: list[ClaimedTask]) -> None:
+        """Resolve a completion that is durable; give back what its chain cannot go on with."""
+        _, future = entry
+        if not future.done():
+            future.set_result(following)
+            return
+        for task in following:  # the chain was stopped while the commit was on its way
+            await patiently(partial(self._tasks.release, task), refusals=None)
+            self._left_queued()
 
 
 def _refuse(entry: _Entry, error: Exception) -> None:

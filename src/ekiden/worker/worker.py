@@ -26,11 +26,12 @@ from ekiden.store.doorbell import Doorbell
 from ekiden.store.ledger import Ledger
 from ekiden.store.tasks import Tasks
 from ekiden.store.workers import Beat, Workers
-from ekiden.worker.chains import Chains, patiently
+from ekiden.worker.chains import Chains
 from ekiden.worker.committer import Committer
 from ekiden.worker.executor import Executor
 from ekiden.worker.heart import Heart, Pulse
 from ekiden.worker.ledger_writer import LedgerWriter
+from ekiden.worker.patience import patiently
 
 SWEEP = 600.0  # seconds until a look that nothing asked for: each heartbeat asks, too
 CONTENDED = 0.2  # seconds until the next look at a task that another worker has its hand on
