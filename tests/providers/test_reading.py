@@ -81,8 +81,31 @@ def test_comments_other_fields_and_windows_line_ends_are_passed_over():
 
 
 def test_the_body_decides_and_not_its_content_type():
-    assert read_body(sse(chunk("a")), "application/json").text == ["a"]
+    stream = sse(chunk("a", finish="stop"))
+    assert read_body(stream, "application/json").text == ["a"]
     assert read_body(completion("b"), "text/event-stream").text == ["b"]
+
+
+def test_a_stream_without_its_end_is_no_answer_whatever_it_claims_to_be():
+    for kind in ("application/json", "text/event-stream", ""):
+        with pytest.raises(AnswerInvalid, match="ends before its end"):
+            read_body(sse(chunk("half")), kind)
+
+
+def test_a_byte_order_mark_takes_no_event_with_it():
+    body = b"\xef\xbb\xbf" + sse(chunk("a"), chunk("b"), done=True)
+    assert read_body(body).text == ["a", "b"]
+    heard: list[str] = []
+    listener = StreamListener(heard.append)
+    listener.feed(body)
+    listener.close()
+    assert heard == ["a", "b"]
+
+
+def test_an_event_nested_beyond_measure_does_not_stop_the_listener():
+    listener = StreamListener(None)
+    listener.feed(sse(b"[" * 100_000, chunk("a", finish="stop")))
+    assert listener.close().text == ["a"]
 
 
 def test_raw_control_characters_in_strings_are_tolerated():

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from importlib.metadata import entry_points
 from typing import Any
@@ -23,6 +25,7 @@ from ekiden.core.model import StepKind
 from ekiden.errors import FlowError, InputInvalid, ResultInvalid, UnknownFlow
 
 ENTRY_POINTS = "ekiden.flows"
+_LONG_NUMBER = re.compile(rb"[0-9]{4000}")  # beyond 4,300 digits neither Python nor pydantic reads
 
 
 class Codec:
@@ -51,7 +54,13 @@ class Codec:
         """
         try:
             checked = self._adapter.validate_python(value)
-            return self._adapter.dump_json(checked).decode()
+            dumped = self._adapter.dump_json(checked)
+            # What no JSON number stands for is written as null: then look again.
+            if b"null" in dumped and (lost := not_finite(self._adapter.dump_python(checked))):
+                raise ResultInvalid(f"{self._where}: {lost} is no number that JSON knows")
+            if _LONG_NUMBER.search(dumped):
+                self.decode(dumped)  # it may be longer than anyone can read again
+            return dumped.decode()
         except ValidationError as error:
             raise ResultInvalid(f"{self._where}: {_first(error)}") from error
         except (PydanticSerializationError, UnicodeError) as error:
@@ -67,6 +76,32 @@ class Codec:
             return self._adapter.validate_json(text)
         except ValidationError as error:
             raise ResultInvalid(f"{self._where}: {_first(error)}") from error
+
+
+def not_finite(value: Any) -> str | None:
+    """Say where in plain data the first NaN or Infinity is, as ``path: NaN``; None without one."""
+    found = _not_finite(value)
+    if found is None:
+        return None
+    *path, number = found
+    name = "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+    return f"{'.'.join(map(str, path))}: {name}" if path else name
+
+
+def _not_finite(value: Any) -> list[Any] | None:
+    match value:
+        case float():
+            return None if math.isfinite(value) else [value]
+        case dict():
+            parts: Iterable[tuple[Any, Any]] = value.items()
+        case list() | tuple() | set() | frozenset():
+            parts = enumerate(value)
+        case _:
+            return None
+    for key, part in parts:
+        if found := _not_finite(part):
+            return [key, *found]
+    return None
 
 
 class CompiledStep:

@@ -42,7 +42,7 @@ def failure(
     """Return the error that an answer other than 2xx stands for."""
     error = _error_object(body)
     said = redact(_said(error, body), key)
-    code = str(error.get("code") or error.get("type") or "")
+    code = _word(error.get("code") or error.get("type"))
     if status == 429 and code in _NO_QUOTA:
         return ModelRefused(f"{url} refuses: no quota left ({said})")
     if status in {429, 503, 529}:  # 529 is Anthropic's "overloaded"
@@ -65,10 +65,18 @@ def failure(
 
 def failure_in_stream(error: dict[str, Any], *, url: str, key: str | None = None) -> ModelError:
     """Return the error for an ``error`` object that came in the middle of a 200."""
-    code = error.get("code") or error.get("status")
-    status = int(str(code)) if str(code).isdecimal() else 500
-    body = json.dumps({"error": error}).encode()
-    return failure(status if 400 <= status < 600 else 500, {}, body, url=url, key=key)
+    code = _word(error.get("code") or error.get("status"))
+    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 500
+    try:
+        body = json.dumps({"error": error}).encode()
+    except (ValueError, RecursionError):
+        body = b'{"error": {"message": "an error that cannot be shown"}}'
+    return failure(status, {}, body, url=url, key=key)
+
+
+def _word(code: Any) -> str:
+    """Return a code as text; what is neither a word nor a number is none."""
+    return str(code) if isinstance(code, str | int) else ""
 
 
 def retry_after(

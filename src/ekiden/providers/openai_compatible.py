@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 OPENAI_URL = "https://api.openai.com/v1"
+_HIGHEST = 2**31 - 1  # tokens or dollars of one call; what a server says beyond that is not known
 
 _FIRST_LOOK = 1.0  # seconds until an answer that is still being made is asked for again,
 _LAST_LOOK = 15.0  # doubled each time up to this
@@ -384,9 +385,14 @@ def _stated_cost(usage: dict[str, Any]) -> float | None:
     cost = usage.get("cost")
     if isinstance(cost, dict):
         cost = cost.get("total_cost")
-    return float(cost) if isinstance(cost, int | float) and cost >= 0 else None
+    return float(cost) if cost is not None and _measured(cost) else None
 
 
 def _count(usage: dict[str, Any], key: str) -> int | None:
     value = usage.get(key)
-    return value if isinstance(value, int) and value >= 0 else None
+    return value if isinstance(value, int) and _measured(value) else None
+
+
+def _measured(value: Any) -> bool:
+    """Whether it is a number that can be meant: JSON brings Infinity and 4,000 digits as well."""
+    return isinstance(value, int | float) and value is not True and 0 <= value <= _HIGHEST

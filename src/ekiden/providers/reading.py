@@ -18,6 +18,8 @@ from ekiden.errors import AnswerInvalid
 from ekiden.providers.protocol import RawAnswer, storable
 
 _DONE = "[DONE]"
+_BOM = b"\xef\xbb\xbf"  # some servers begin with one
+_LONGEST_NAME = 200  # characters of what a model calls itself
 _SHOWN = 120  # characters of a strange body that an error message quotes
 
 
@@ -47,7 +49,7 @@ class Parts:
             error = document["error"]
             self.error = error if isinstance(error, dict) else {"message": str(error)}
         if isinstance(document.get("model"), str):
-            self.model = document["model"]
+            self.model = storable(document["model"][:_LONGEST_NAME])
         if isinstance(document.get("usage"), dict):
             self.usage = document["usage"]
         choices = document.get("choices")
@@ -127,7 +129,7 @@ class StreamListener:
             return
         try:
             document = json.loads(data, strict=False)
-        except ValueError:
+        except (ValueError, RecursionError):
             return  # read() will say what is wrong with it; a listener does not judge
         self._name(document)
         self._tell(self.parts.add(document))
@@ -152,6 +154,7 @@ class StreamListener:
 
 
 def _event_data(line: bytes) -> str | None:
+    line = line.removeprefix(_BOM)
     if not line.startswith(b"data:"):
         return None
     return line[5:].decode("utf-8", "replace").strip()
@@ -164,7 +167,7 @@ def read_body(body: bytes, content_type: str = "") -> Parts:
         AnswerInvalid: it is neither a stream of chat chunks nor a chat completion.
     """
     kind = content_type.partition(";")[0].strip()
-    start = body.lstrip(b"\xef\xbb\xbf \t\r\n")
+    start = body.removeprefix(_BOM).lstrip()
     if not start:
         raise AnswerInvalid(f"The answer is empty{_of_type(kind)}.")
     parts = Parts()
@@ -176,6 +179,8 @@ def read_body(body: bytes, content_type: str = "") -> Parts:
                 parts.done = True
             else:
                 parts.add(_chunk(data))
+        if parts.choices and parts.error is None and not parts.complete:
+            raise AnswerInvalid(f"The stream ends before its end: {_quote(body, end=True)}")
     else:
         raise AnswerInvalid(
             f"The answer is neither JSON nor an event stream{_of_type(kind)}; it begins: "
@@ -240,7 +245,10 @@ def _chunk(data: str) -> Any:
 def error_text(error: dict[str, Any]) -> str:
     """Return the server's own words out of an ``error`` object."""
     message = error.get("message") or error.get("detail") or error.get("code") or error
-    return storable(str(message))[:500]
+    try:
+        return storable(str(message)[:500])
+    except (ValueError, RecursionError):  # a number or a nesting without measure
+        return "an error that cannot be shown"
 
 
 def _of_type(kind: str) -> str:

@@ -17,6 +17,7 @@ from ekiden import telemetry
 from ekiden.core.flow import Phase
 from ekiden.core.model import CallOutcome, ClaimedTask
 from ekiden.errors import AnswerInvalid, FlowError, ModelUnavailable, SearchError
+from ekiden.flows.registry import not_finite
 from ekiden.providers.protocol import Answer, Message, ModelRequest, Provider, RawAnswer
 from ekiden.search.protocol import SearchEngine, Source
 from ekiden.store.ledger import Call
@@ -66,6 +67,13 @@ class _Question(Generic[T]):
                     said=read.text,
                     complaint=complaint + cut,
                 ) from error
+            # JSON knows no such numbers: kept, they would turn into null.
+            if lost := not_finite(self.adapter.dump_python(value)):
+                raise AnswerInvalid(
+                    f"The answer of {read.model} does not fit: {lost} is no finite number.",
+                    said=read.text,
+                    complaint=f"{lost} is no finite number",
+                )
         if self.check is not None and (objection := self.check(value)):
             raise AnswerInvalid(
                 f"The answer of {read.model} is of no use: {objection}",

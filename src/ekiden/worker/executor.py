@@ -6,14 +6,13 @@ import asyncio
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import orjson
+from typing import Any
 
 from ekiden.core.machine import SessionEvent, Transition, decide
 from ekiden.core.model import ClaimedTask, Error, StepKind
 from ekiden.errors import CannotHeal, ResultInvalid, StepError, StepTimeout
-from ekiden.flows.registry import CompiledFlow, CompiledStep
-from ekiden.providers.protocol import Provider
+from ekiden.flows.registry import Codec, CompiledFlow, CompiledStep
+from ekiden.providers.protocol import Provider, storable
 from ekiden.search.protocol import SearchEngine
 from ekiden.store.tasks import Completion
 from ekiden.worker.context import StepContext
@@ -22,6 +21,10 @@ from ekiden.worker.leg import Leg
 
 # Mistakes in a flow's code. No retry heals them; everything else may have been bad luck.
 _MISTAKES = (TypeError, AttributeError, NameError, ImportError, NotImplementedError)
+
+_LONGEST_MESSAGE = 4000  # characters; some errors quote all that they were given
+_BODY = Codec(dict[str, Any], "draft body")
+_SOURCES = Codec(list[dict[str, Any]], "draft sources")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,7 @@ def _drafts(flow: CompiledFlow, outputs: dict[int, str]) -> list[tuple[str, str,
         return flow.phase(number).steps[flow.kinds(number)[-1]].result.decode(outputs[number])
 
     return [
-        (draft.title, orjson.dumps(draft.body).decode(), orjson.dumps(list(draft.sources)).decode())
+        (storable(draft.title), _BODY.encode(draft.body), _SOURCES.encode(list(draft.sources)))
         for draft in make(output)
     ]
 
@@ -168,10 +171,11 @@ def _drafts(flow: CompiledFlow, outputs: dict[int, str]) -> list[tuple[str, str,
 def describe(error: BaseException) -> Error:
     """Say what went wrong, for people and for developers."""
     if isinstance(error, StepError):
-        return Error(kind=type(error).__name__, message=error.message, retryable=error.retryable)
+        said = error.message[:_LONGEST_MESSAGE]
+        return Error(kind=type(error).__name__, message=said, retryable=error.retryable)
     return Error(
         kind=type(error).__name__,
-        message=f"{type(error).__name__}: {error}",
+        message=f"{type(error).__name__}: {error}"[:_LONGEST_MESSAGE],
         retryable=not isinstance(error, _MISTAKES),
         detail="".join(traceback.format_exception(error))[-8000:],
     )
