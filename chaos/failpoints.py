@@ -72,9 +72,11 @@ def all_cells() -> list[Cell]:
 
 
 def some_cells(seed: int, more: int = 6) -> list[Cell]:
-    """Return one cell of every failpoint, and some more; which ones, the seed says."""
+    """Return one cell of every failpoint, a zombie's, and some more; which ones, the seed says."""
     dice = random.Random(seed)
     cells = all_cells()
     dice.shuffle(cells)
     chosen = [next(c for c in cells if c.failpoint == name) for name in failpoint.NAMES]
+    zombies = [c for c in cells if c.frozen and c.failpoint == "commit.sent" and c not in chosen]
+    chosen.append(zombies[0])
     return chosen + [cell for cell in cells if cell not in chosen][:more]

@@ -124,6 +124,8 @@ def test_the_matrix_has_every_failpoint_in_every_kind_of_place() -> None:
 def test_the_short_matrix_has_every_failpoint(seed: int) -> None:
     chosen = failpoints.some_cells(seed)
     assert {cell.failpoint for cell in chosen} == set(failpoint.NAMES)
+    assert any(cell.frozen and cell.failpoint == "commit.sent" for cell in chosen)
+    assert len(set(chosen)) == len(chosen)
     assert chosen == failpoints.some_cells(seed)
     assert chosen != failpoints.some_cells(seed + 1)
 
