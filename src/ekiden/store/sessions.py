@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any, TypeVar
 
 import asyncpg
@@ -24,11 +26,19 @@ _JSON = {
 }  # fmt: skip
 
 
+# orjson makes floats of integers beyond 64 bits, and refuses what is no float.
+_LONG_INTEGER = re.compile("[0-9]{19}")
+
+
+def _decoded(text: str) -> Any:
+    return json.loads(text) if _LONG_INTEGER.search(text) else orjson.loads(text)
+
+
 def decode(kind: type[R], row: asyncpg.Record) -> R:
     """Make a record of a row; columns that hold JSON text are decoded."""
     return kind(
         **{
-            key: orjson.loads(value) if key in _JSON and isinstance(value, str) else value
+            key: _decoded(value) if key in _JSON and isinstance(value, str) else value
             for key, value in row.items()
         }
     )
