@@ -8,6 +8,7 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from chaos import report
 from chaos.house import Site
 from chaos.matrix import run_matrix
 from chaos.nemesis import Nemesis
-from chaos.scenarios import run_scenarios
+from chaos.scenarios import NAMES, run_scenarios
 from chaos.schedule import LONG, SHORT, Length
 
 PARTS = ("matrix", "nemesis", "scenarios")
@@ -34,7 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="in under four minutes")
     parser.add_argument("--seed", type=int, help="the same seed gives the same faults")
     parser.add_argument("--kills", type=int, help="kills of workers by the nemesis")
-    parser.add_argument("--only", choices=PARTS, action="append", help="may be repeated")
+    parser.add_argument(
+        "--only",
+        choices=[*PARTS, *NAMES],
+        action="append",
+        metavar="PART",
+        help=f"{', '.join(PARTS)}, or a scenario: {', '.join(NAMES)}; may be repeated",
+    )
     parser.add_argument("--json", type=Path, default=report.JSON, help="where to write the figures")
     parser.add_argument("--page", type=Path, help="where to write the page of the documentation")
     given = parser.parse_args(arguments)
@@ -50,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if report.missed(data) else 0
 
 
-def run(length: Length, seed: int, kills: int | None, parts: Any) -> dict[str, Any]:
+def run(length: Length, seed: int, kills: int | None, parts: Collection[str]) -> dict[str, Any]:
     """Run the parts, one after the other, and put together what they found."""
     began, started = time.monotonic(), datetime.now(UTC)
     short = length is SHORT
@@ -62,9 +69,9 @@ def run(length: Length, seed: int, kills: int | None, parts: Any) -> dict[str, A
     if "matrix" in parts:
         say("The matrix:")
         found["matrix"] = asyncio.run(run_matrix(short, seed, say))
-    if "scenarios" in parts:
+    if only := NAMES if "scenarios" in parts else [name for name in NAMES if name in parts]:
         say("The scenarios:")
-        found["scenarios"] = run_scenarios(short, seed, say)
+        found["scenarios"] = run_scenarios(short, seed, say, only)
     return together(found, seed, started, time.monotonic() - began)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import ExitStack
 from typing import Any
 
@@ -24,10 +24,16 @@ GROUPS: tuple[dict[str, Scene], ...] = (
 )
 
 
-def run_scenarios(short: bool, seed: int, say: Say) -> dict[str, Any]:
-    """Run all; return what each found, by name."""
+NAMES = tuple(name for group in GROUPS for name in group)
+
+
+def run_scenarios(
+    short: bool, seed: int, say: Say, only: Collection[str] = NAMES
+) -> dict[str, Any]:
+    """Run these; return what each found, by name."""
     found: dict[str, Any] = {}
-    for group in GROUPS:
+    for whole in GROUPS:
+        group = {name: scene for name, scene in whole.items() if name in only}
         with ExitStack() as stack:
             sites = {name: stack.enter_context(Site(seed=seed)) for name in group}
             found |= asyncio.run(_together(group, sites, short, say))

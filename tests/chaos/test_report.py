@@ -31,14 +31,23 @@ NEMESIS: dict[str, Any] = {
 }
 MATRIX: dict[str, Any] = {
     "n": 2, "passed": 2, "not_reached": [], "failed": [], "violations": {},
-    "cells": [{"name": "call.answered THINK 1 (kept)", "judged": {"paid_twice": 0}}],
+    "cells": [
+        {"name": "call.answered THINK 1 (kept)", "passed": True, "judged": {"paid_twice": 0}},
+        {"name": "commit.sent THINK 1 (frozen)", "passed": True, "judged": {}},
+    ],
 }  # fmt: skip
 RERUN = {"n": 50, "tasks": 50, "never": 0, "p50_s": 0.1, "p99_s": 0.4, "max_s": 0.5}
 SCENARIOS: dict[str, Any] = {
     "zombies": {"n": 5, "late_writes": 5, "accepted": 0},
     "clicks": {"rounds": 5, "clicks": 320, "told_passed": 5, "more_than_once": 0, "never": 0},
     "hostile": {"n": 12, "stored": 12, "stuck": 0},
-    "deaf": {"n": 2, "heard_after_s": [3.0, 9.0], "lost": 0},
+    "deaf": {
+        "n": 2,
+        "heard_after_s": [3.0, 9.0],
+        "cuts": 1,
+        "heard_after_a_cut_s": [0.2],
+        "lost": 0,
+    },
     "standby": {"acknowledged": 100, "lost": 0, "going_again_s": 4.0},
     "routes": {"n": 30, "sockets": 1, "open": ["/healthz", "/readyz"]},
     "rerun": {"idle": RERUN, "200 sessions": RERUN},
@@ -74,7 +83,8 @@ def test_a_run_that_met_every_target_is_green() -> None:
         ("matrix.passed", 1),
         ("matrix.failed", ["call.before THINK 1"]),
         ("matrix.violations", {"answers_stored_twice": 1}),
-        ("matrix.cells", [{"name": "x (kept)", "judged": {"paid_twice": 1}}]),
+        ("matrix.cells", [{"name": "x (kept)", "passed": True, "judged": {"paid_twice": 1}}]),
+        ("matrix.cells", [{"name": "x (frozen)", "passed": False, "judged": {}}]),
         ("scenarios.zombies.accepted", 1),
         ("scenarios.zombies.late_writes", 0),
         ("scenarios.clicks.more_than_once", 1),
@@ -84,6 +94,8 @@ def test_a_run_that_met_every_target_is_green() -> None:
         ("scenarios.deaf.heard_after_s", [3.0, 15.5]),
         ("scenarios.deaf.heard_after_s", [3.0]),
         ("scenarios.deaf.lost", 1),
+        ("scenarios.deaf.heard_after_a_cut_s", [3.5]),
+        ("scenarios.deaf.heard_after_a_cut_s", []),
         ("scenarios.standby.lost", 1),
         ("scenarios.standby.going_again_s", 31.0),
         ("scenarios.standby.going_again_s", None),
