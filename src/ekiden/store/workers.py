@@ -24,7 +24,7 @@ class Beat:
     due: bool  # a task of its flows waits in the queue
     deaths: bool  # a peer seems to be dead
     neighbour: int | None  # the peer whose life sign it shall wait on
-    stopped: dict[int, int]  # attempts it runs whose tasks are not its own any more
+    cancelled: dict[int, int]  # attempts it runs whose tasks a person cancelled
 
 
 class Workers:
@@ -91,10 +91,10 @@ class Workers:
                 sql("heartbeat"), worker_id, lease, busy, state, list(flow_ids), ids, numbers
             )
         assert row is not None
-        stopped = {id_: (running or {})[id_] for id_ in row["stopped"]}
+        cancelled = {id_: (running or {})[id_] for id_ in row["cancelled"]}
         return Beat(
             alive=row["alive"], due=row["due"], deaths=row["deaths"],
-            neighbour=row["neighbour"], stopped=stopped,
+            neighbour=row["neighbour"], cancelled=cancelled,
         )  # fmt: skip
 
     async def stop(self, worker_id: int) -> None:

@@ -72,7 +72,7 @@ class Chains:
         return {id_: task.attempt for id_, (_, task) in list(self._running.items())}
 
     def abort(self, attempts: dict[int, int]) -> None:
-        """Stop these attempts (numbers by task id) in the middle: they lost their task."""
+        """Stop these attempts (numbers by task id) in the middle."""
         for id_, number in attempts.items():
             chain, task = self._running.get(id_, (None, None))
             if chain is not None and task is not None and task.attempt == number:

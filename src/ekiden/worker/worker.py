@@ -208,7 +208,7 @@ class Worker:
             self._look_again()
         if beat.due:
             self._look_again()
-        self._chains.abort(beat.stopped)
+        self._chains.abort(beat.cancelled)
 
     def _on_fence(self) -> None:
         """Stop what runs: the lease is about to end, and peers may take it over."""
@@ -217,11 +217,13 @@ class Worker:
         self._chains.cancel()
 
     async def _begin_anew(self) -> None:
-        """When peers gave this worker up, drop what it holds and get a new identity."""
+        """When peers gave this worker up, get a new identity.
+
+        What runs may end: its commit will be refused, but its calls are paid for.
+        """
         while True:
             await self._lost.wait()
             telemetry.emit("worker_lost", worker=self.id)
-            self._chains.cancel()
             await patiently(self._say_hello)
             self._fenced = False
             self._lost.clear()

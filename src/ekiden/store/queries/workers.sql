@@ -49,7 +49,8 @@ SELECT pg_advisory_unlock_shared(hashtext('ekiden'), ($1::bigint % 2147483647)::
 --   due       a task waits that nobody claimed: its bell was lost
 --   deaths    a peer's lease is over or its life sign is gone
 --   neighbour the peer whose life sign this worker waits on: the next older, else the newest: a ring
---   stopped   those of its tasks that are not its own any more
+--   cancelled those of its tasks that a person cancelled. Not those a peer took over: their calls
+--             are paid for, so their answers shall still reach the ledger
 WITH beaten AS (
     UPDATE ekiden.workers
     SET seen_at = ekiden.now(), lease_until = ekiden.now() + $2, busy = $3, state = $4
@@ -74,7 +75,7 @@ SELECT EXISTS (SELECT FROM beaten) AS alive,
         ORDER BY w.id > $1, w.id DESC LIMIT 1) AS neighbour,
        ARRAY(SELECT r.id FROM unnest($6::bigint[], $7::int[]) AS r(id, attempt)
              JOIN ekiden.api_tasks t ON t.id = r.id
-             WHERE t.attempt <> r.attempt OR t.status IN ('QUEUED', 'FAILED', 'CANCELLED')) AS stopped;
+             WHERE t.attempt = r.attempt AND t.status = 'CANCELLED') AS cancelled;
 
 -- name: stop_worker
 -- A worker says goodbye. It holds no task any more.
