@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 from ekiden import Context, Draft, Flow, Phase
 from ekiden.api.settings import ApiSettings
 from ekiden.flows.registry import CompiledFlow
+from ekiden.store.ledger import Call, Ledger
 from ekiden.store.tasks import Tasks
 from ekiden.store.workers import Workers
+from ekiden.worker.ledger_writer import LedgerWriter
 from tests.api.conftest import client_of
 from tests.worker.relay import QUICK, Count, House, one_step, working
 
@@ -89,6 +92,46 @@ async def test_a_result_that_json_can_hold_is_handed_on_and_shown_as_it_is(
     assert output.output == value
 
 
+async def test_a_result_that_no_statement_can_carry_is_refused(house: House) -> None:
+    async def huge(_ctx: object) -> Any:
+        return "x" * 130_000_000
+
+    async with working(house.dsn, one_step(huge)):
+        session = await house.begin("one", QUICK)
+        progress = await house.until(session, "FAILED")
+    assert "130,000,002 characters, 128,000,000 are allowed" in progress["error"]["message"]
+
+
+async def test_many_large_answers_are_written_a_few_at_a_time(house: House) -> None:
+    await registered(house)
+    session = await house.begin("one", QUICK)
+    body = b"x" * 50_000_000
+    writer = LedgerWriter(Ledger(house.pool, house.dsn))
+    calls = [
+        writer.append(
+            Call(
+                session_id=session, task_id=1, attempt=1, number=number, kind="ask", provider="p",
+                model="m", request_hash=b"", request=b"{}", answer=body,
+            )
+        )
+        for number in range(1, 23)
+    ]  # fmt: skip
+    waiting = asyncio.gather(*calls)
+    await asyncio.sleep(0)  # all of them wait when the writer looks: 1.1 GB
+    writer.start()
+    await asyncio.wait_for(waiting, 100)
+    await writer.close()
+    rows = await house.pool.fetch("SELECT octet_length(answer) AS size FROM ekiden.calls")
+    assert [row["size"] for row in rows] == [len(body)] * 22
+
+
+async def registered(house: House) -> int:
+    flow = one_step(returning(0))
+    return await Workers(house.pool, house.dsn).register_flow(
+        name="one", version=flow.version, title="t", phases=flow.describe(), input_schema={}
+    )
+
+
 def drafting(draft: Draft) -> CompiledFlow:
     class Only(Phase):
         """The only phase"""
@@ -155,11 +198,7 @@ async def test_an_error_is_kept_and_shown_whatever_it_says(house: House, said: s
 async def test_a_result_from_outside_that_cannot_be_kept_is_refused_at_the_door(
     house: House, result: bytes
 ) -> None:
-    flow = one_step(returning(0))
-    workers, tasks = Workers(house.pool, house.dsn), Tasks(house.pool, house.dsn)
-    flow_id = await workers.register_flow(
-        name="one", version=flow.version, title="t", phases=flow.describe(), input_schema={}
-    )
+    tasks, flow_id = Tasks(house.pool, house.dsn), await registered(house)
     session = await house.begin("one", QUICK)
     (task,) = await tasks.claim(1, [flow_id], 1)
     async with client_of(house.sessions, ApiSettings()) as client:

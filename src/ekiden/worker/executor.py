@@ -23,6 +23,7 @@ from ekiden.worker.leg import Leg
 _MISTAKES = (TypeError, AttributeError, NameError, ImportError, NotImplementedError)
 
 _LONGEST_MESSAGE = 4000  # characters; some errors quote all that they were given
+_LONGEST_RESULT = 128_000_000  # characters, each up to four bytes
 _BODY = Codec(dict[str, Any], "draft body")
 _SOURCES = Codec(list[dict[str, Any]], "draft sources")
 
@@ -65,6 +66,7 @@ class Executor:
         completion = _completion(task, leg, result, transition, items=items, reads=context.reads)
         if transition.event is SessionEvent.FINISH:
             completion.drafts = _drafts(leg.flow, {**leg.outputs, task.phase: result})
+        _check_size(completion)
         return Finished(completion, following)
 
     def _resolve(self, task: ClaimedTask, leg: Leg) -> CompiledStep:
@@ -150,6 +152,20 @@ def _completion(
         next_count=(len(items) if items else 1) if advances else 0,
         reads="{" + ",".join(map(str, sorted(reads))) + "}" if reads else None,
     )
+
+
+def _check_size(completion: Completion) -> None:
+    """Refuse what no statement can carry: PostgreSQL hangs up on 1 GB."""
+    size = len(completion.result)
+    if completion.items:
+        size += sum(map(len, completion.items))
+    for draft in completion.drafts:
+        size += sum(map(len, draft))
+    if size > _LONGEST_RESULT:
+        raise ResultInvalid(
+            f"phase {completion.task.phase} {completion.task.step}: the result with all that "
+            f"follows from it has {size:,} characters, {_LONGEST_RESULT:,} are allowed"
+        )
 
 
 def _drafts(flow: CompiledFlow, outputs: dict[int, str]) -> list[tuple[str, str, str]]:

@@ -21,6 +21,7 @@ from ekiden.worker.partial_writer import PartialWriter
 T = TypeVar("T")
 
 _BATCH = 64
+_PORTION = 64_000_000  # bytes of requests and answers in one statement; a single call may have more
 _MAX_PAUSE = 5.0
 
 
@@ -34,7 +35,7 @@ class LedgerWriter:
         self._ledger = ledger
         self.partials = PartialWriter(ledger.partials)
         self._calls: Batcher[Call, None] = Batcher(
-            lambda batch: _write(batch, ledger.append), limit=_BATCH, name="ledger"
+            lambda batch: _write_answers(batch, ledger.append), limit=_BATCH, name="ledger"
         )
         self._started: Batcher[tuple[Call, str], None] = Batcher(
             lambda batch: _write(batch, ledger.start), limit=_BATCH, name="started-calls"
@@ -103,6 +104,25 @@ def _heard(future: asyncio.Future[Any]) -> None:
     """Look at an error, so that nobody complains that nobody did."""
     if not future.cancelled():
         future.exception()
+
+
+async def _write_answers(
+    batch: list[tuple[Call, asyncio.Future[None]]], append: Callable[[list[Call]], Awaitable[None]]
+) -> None:
+    """Write calls, with not too many bytes in one statement.
+
+    PostgreSQL hangs up on a message of 1 GB, which looks as if it were not there.
+    """
+    portion: list[tuple[Call, asyncio.Future[None]]] = []
+    size = 0
+    for call, future in batch:
+        more = len(call.answer or b"") + len(call.request)
+        if portion and size + more > _PORTION:
+            await _write(portion, append)
+            portion, size = [], 0
+        portion.append((call, future))
+        size += more
+    await _write(portion, append)
 
 
 async def _write(
