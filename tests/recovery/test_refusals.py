@@ -6,8 +6,14 @@ import asyncio
 from contextlib import suppress
 
 import asyncpg
+import httpx2
 import pytest
 
+from ekiden.api.app import create_app
+from ekiden.api.settings import ApiSettings
+from ekiden.store.connection import open_pool
+from ekiden.store.doorbell import Doorbell
+from ekiden.store.sessions import Sessions
 from tests.recovery.load import (
     Heard,
     all_completed,
@@ -136,3 +142,31 @@ async def test_what_does_not_pass_is_refused_at_once(house: House) -> None:
         (session,) = await begin(house, 1)
         progress = await house.until(session, "FAILED")
     assert progress["error"]["kind"] == "ResultInvalid"
+
+
+@pytest.mark.parametrize("sqlstate", ["53100", "40001", "25006", "57014"])
+async def test_the_api_says_503_and_when_to_come_back(house: House, sqlstate: str) -> None:
+    async with control(house.dsn) as connection, open_pool(house.dsn) as pool:
+        await connection.execute(
+            f"""
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{sqlstate}'; END $$;
+            CREATE TRIGGER refuse BEFORE INSERT ON ekiden.sessions
+                FOR EACH ROW EXECUTE FUNCTION refuse();
+            """
+        )
+        async with working(house.dsn, squares()):
+            pass  # the flow is known
+        app = create_app(
+            Sessions(pool, house.dsn), doorbell=Doorbell(lambda: house.dsn), settings=ApiSettings()
+        )
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            answer = await client.post("/api/squares/cot-session/create", json={"n": 3})
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.json()["type"] == "urn:ekiden:problem:database-busy"
+            assert "not now" not in answer.text  # the database's words stay in the log
+            await connection.execute("DROP TRIGGER refuse ON ekiden.sessions")
+            answer = await client.post("/api/squares/cot-session/create", json={"n": 3})
+            assert answer.status_code == 201

@@ -83,6 +83,13 @@ _OURS: tuple[tuple[type[errors.EkidenError], int, str], ...] = (
     (errors.Conflict, 409, "conflict"),
 )
 _AGAIN = {"Retry-After": "2"}
+# It is there and says no, for now: a timeout, a deadlock, no room, no writes.
+_BUSY = (
+    *TRANSIENT,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
 
 
 def refusal_of(error: errors.EkidenError, address: str) -> Refusal:
@@ -96,13 +103,14 @@ def refusal_of(error: errors.EkidenError, address: str) -> Refusal:
         if isinstance(error, kind_of_error):
             return Refusal(status, kind, error.message, fields=getattr(error, "problems", ()))
     match error:
+        case errors.DatabaseUnreachable() if isinstance(error.__cause__, _BUSY):
+            log.warning("database_busy", error=error.message)
+            detail = f"PostgreSQL at {address} cannot do this now; the log says why. Try again."
+            return Refusal(503, "database-busy", detail, headers=_AGAIN)
         case errors.DatabaseUnreachable():
             log.warning("database_unreachable", error=error.message)
             detail = f"PostgreSQL at {address} cannot be reached. Try again when it is back."
             return Refusal(503, "database-unreachable", detail, headers=_AGAIN)
-        case errors.DatabaseError() if isinstance(error.__cause__, TRANSIENT):
-            log.warning("database_busy", error=error.message)
-            return Refusal(503, "database-busy", "The database is busy. Again.", headers=_AGAIN)
         case errors.DatabaseError() if isinstance(error.__cause__, asyncpg.DataError):
             # The checks before should have named the field; this is the net under them.
             log.warning("value_refused", error=error.message)
