@@ -400,7 +400,7 @@ async def test_the_call_of_an_attempt_that_lost_its_task_may_end_and_is_kept(
     house: House,
 ) -> None:
     comes = asyncio.Event()
-    provider = ScriptedProvider([TEXT], gate=comes)
+    provider = ScriptedProvider([TEXT, TEXT], gate=comes)
     async with working(house.dsn, says(), provider=provider, capacity=1) as worker:
         session = await house.begin("one")
         await asyncio.wait_for(provider.arrived.wait(), 10)

@@ -247,18 +247,19 @@ class Heart:
         self._moved.clear()
         waiting = asyncio.create_task(wait_for_death(connection, neighbour))
         moved = asyncio.create_task(self._moved.wait())
-        await asyncio.wait(
-            {waiting, moved}, timeout=WATCH + _ANSWER, return_when=asyncio.FIRST_COMPLETED
-        )
-        moved.cancel()
-        if waiting.done():
-            return waiting.result()
-        waiting.cancel()  # asyncpg asks PostgreSQL to stop the wait
-        with suppress(asyncio.CancelledError, *_TROUBLE):
-            await waiting
-        if not self._moved.is_set():
-            connection.terminate()  # no answer within its own timeout: a half-open socket
-        return False
+        try:
+            await asyncio.wait(
+                {waiting, moved}, timeout=WATCH + _ANSWER, return_when=asyncio.FIRST_COMPLETED
+            )
+            if waiting.done():
+                return waiting.result()
+            if not self._moved.is_set():
+                connection.terminate()  # no answer within its own timeout: a half-open socket
+            return False
+        finally:
+            moved.cancel()
+            waiting.cancel()  # asyncpg asks PostgreSQL to stop the wait
+            await asyncio.gather(waiting, moved, return_exceptions=True)
 
     async def _look_around(self) -> None:
         """Look for the dead when a beat saw one, and now and then."""
