@@ -1,7 +1,8 @@
 """From kill -9 of a worker until what it ran runs again, on a second worker.
 
 Both times are of this machine's clock: when the kill was sent, and when the next attempt was
-claimed. First one task and an idle queue, then 200 sessions in flight.
+claimed. First one task and an idle queue, then 200 sessions in flight. Both workers have found each other
+before one is killed.
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ async def _measured(site: Site, kills: int, width: int) -> dict[str, Any]:
     await asyncio.to_thread(
         site.provider.control, heal=True, delay=1.0, delay_s=_ANSWER if width == 1 else 1.0
     )
-    environment = {"WORKER_BATCH_SIZE": str(2 * width + 8)}
+    # Room for all of both: a fan-out is three tasks, and no wait for a slot is to be measured.
+    environment = {"WORKER_BATCH_SIZE": str(4 * width + 8)}
     async with House(site) as house, Nursery(house, environment=environment) as nursery:
         pair = [await (await nursery.worker()).is_ready() for _ in range(2)]
         load = asyncio.create_task(_keep(house, width))
         for _ in range(kills):
+            await wait_until(lambda: _watch_each_other(house), 30, "the two do not see each other")
             worker_id, running = await _victim(house, pair, width)
             victim = pair[0] if pair[0].pid == await _pid(house, worker_id) else pair[1]
             killed_at = time.time()
@@ -86,14 +89,18 @@ async def _keep(house: House, width: int) -> None:
 async def _victim(
     house: House, pair: Sequence[Nursling], width: int
 ) -> tuple[int, list[tuple[int, int]]]:
-    """Wait until a worker is busy enough; return its id and the (task, attempt) pairs it runs."""
+    """Wait until a worker is busy enough; return its id and the (task, attempt) pairs it runs.
+
+    With tasks that no worker died of yet, that is: else all kills would hit the same few again.
+    """
     pids = [worker.pid for worker in pair]
 
     async def busiest() -> Any:
         rows = await house.pool.fetch(
             "SELECT t.worker_id, array_agg(t.id) AS ids, array_agg(t.attempt) AS attempts"
             " FROM ekiden.api_tasks t JOIN ekiden.workers w ON w.id = t.worker_id"
-            " WHERE t.status = 'RUNNING' AND w.pid = ANY ($1) GROUP BY 1",
+            " WHERE t.status = 'RUNNING' AND t.attempt = t.budget_from + 1 AND w.pid = ANY ($1)"
+            " GROUP BY 1",
             pids,
         )
         enough = [row for row in rows if sum(len(r["ids"]) for r in rows) >= width * 0.8]
@@ -101,6 +108,15 @@ async def _victim(
 
     row = await wait_until(busiest, 60, "no worker is busy enough")
     return row["worker_id"], list(zip(row["ids"], row["attempts"], strict=True))
+
+
+async def _watch_each_other(house: House) -> bool:
+    """Whether each of the two workers waits on the other's life sign, as peers do all the time."""
+    waiting = await house.pool.fetchval(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database ="
+        " (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    return bool(waiting >= 2)
 
 
 async def _pid(house: House, worker_id: int) -> int:
