@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PG15   := /usr/lib/postgresql/15/bin
 
-.PHONY: help demo up test check bench chaos chaos-short fmt clean
+.PHONY: help demo up test check bench chaos chaos-short mutants fmt clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ chaos: $(READY)  ## break everything, a thousand times and more, and judge (abou
 
 chaos-short: $(READY)  ## the same in small, in under four minutes
 	$(BIN)/python -m chaos --short $(if $(SEED),--seed $(SEED))
+
+mutants: $(READY)  ## take out one safeguard after the other; the suite must notice (4 minutes)
+	$(BIN)/python -m chaos.mutants
 
 fmt: $(READY)  ## let ruff fix what it can
 	$(BIN)/ruff check --fix .

@@ -307,7 +307,8 @@ _PAGE = """\
 
 ```sh
 make chaos          # everything below, about {minutes} minutes on two cores
-make chaos-short    # the same in small, under four minutes
+make chaos-short    # the same in small, under four minutes; part of make test
+make mutants        # takes out a safeguard and wants this suite to be red
 ```
 
 Both break a real system: PostgreSQL with fsync on, worker and API processes as `ekiden worker` and
@@ -323,6 +324,16 @@ Both break a real system: PostgreSQL with fsync on, worker and API processes as 
 What is wrong is decided by those who were outside: a witness that writes down each step and each
 answer once it has seen it committed, the clients who were told "yes", the provider's log, the
 outputs (a function of every answer on the way), and `ekiden verify`.
+
+## Who guards the guards
+
+`make mutants` copies the code, takes out one safeguard, and runs what guards it.
+
+| taken out | what catches it |
+| --- | --- |
+| the fence of the completion | a worker wakes while its successor has the task: its write counts |
+| the look at everything after a re-connect | a doorbell that is cut as it rings: heard after 12 s |
+| the replay from the ledger | the bill: paid although the answer was in the ledger |
 
 ## What was seen
 
