@@ -70,8 +70,10 @@ class Clients:
         """Keep ``width`` sessions in flight until ``creating`` is False."""
         while self.creating:
             with suppress(*TROUBLE):
-                statuses = await self._house.statuses()
-                short = width - sum(status not in ENDED for status in statuses.values())
+                open_ = await self._house.pool.fetchval(
+                    "SELECT count(*) FROM ekiden.sessions WHERE status <> ALL ($1::text[])", ENDED
+                )
+                short = width - open_
                 await asyncio.gather(*(self._create() for _ in range(max(0, short))))
             await asyncio.sleep(_EVERY)
 
