@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PG15   := /usr/lib/postgresql/15/bin
+ON_15  := $(addprefix tests/worker/test_,relay.py death.py heart.py errors.py partials.py)
 
 .PHONY: help demo up test check bench chaos chaos-short mutants fmt clean
 
@@ -32,7 +33,7 @@ test: $(READY)  ## the test suite, on PostgreSQL 18 and, where it is installed, 
 	$(BIN)/python -m pytest
 	@if [ -x $(PG15)/postgres ]; then \
 	  echo "Again on PostgreSQL 15"; \
-	  EKIDEN_TEST_PG_BIN=$(PG15) $(BIN)/python -m pytest tests/store tests/worker; \
+	  EKIDEN_TEST_PG_BIN=$(PG15) $(BIN)/python -m pytest tests/store $(ON_15); \
 	fi
 
 check: $(READY)  ## lint, types and the import contracts
