@@ -181,7 +181,7 @@ class Faults:
             how = signal.SIGKILL if fault.kind == "postmaster-kill" else signal.SIGQUIT
             self._house.site.crash_postgres(how)
             await asyncio.sleep(fault.lasts)
-            self._house.site.start_postgres()
+            await self._house.site.start_postgres_again()
             await asyncio.sleep(1)  # not again at once: a server that never runs proves nothing
         return True
 

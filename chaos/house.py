@@ -34,6 +34,7 @@ from ekiden.core.model import Options
 from ekiden.errors import DatabaseError, NoGate
 from ekiden.flows.registry import CompiledFlow
 from ekiden.store.connection import open_pool
+from ekiden.errors import EkidenError
 from ekiden.store.embedded import EmbeddedServer
 from ekiden.store.migrate import migrate
 from ekiden.store.sessions import Sessions
@@ -152,6 +153,17 @@ class Site:
     def start_postgres(self) -> None:
         """Start PostgreSQL again if it is gone. Blocks; in the main thread only."""
         self.server.ensure()
+
+    async def start_postgres_again(self, within: float = 60.0) -> None:
+        """Start PostgreSQL until it answers: one that is still dying looks as if it ran."""
+        async with asyncio.timeout(within):
+            while True:
+                try:
+                    self.start_postgres()
+                    await (await asyncpg.connect(self.server.dsn)).close()
+                    return
+                except (OSError, asyncpg.PostgresError, EkidenError):
+                    await asyncio.sleep(0.2)
 
 
 class House:

@@ -73,6 +73,9 @@ class Nursling:
         if not self._ready and self._ready_fd >= 0:
             with contextlib.suppress(BlockingIOError):
                 self._ready = os.read(self._ready_fd, 1) == b"1"
+                # It spoke, or it is gone: a thousand pipes kept open would be too many.
+                os.close(self._ready_fd)
+                self._ready_fd = -1
         return self._ready
 
     async def is_ready(self, timeout: float = 60.0) -> Self:
