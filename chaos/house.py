@@ -31,10 +31,9 @@ import asyncpg
 from chaos import flows
 from chaos.processes import POLL, ROOT, NotReached, Process, Provider, wait_until
 from ekiden.core.model import Options
-from ekiden.errors import DatabaseError, NoGate
+from ekiden.errors import DatabaseError, EkidenError, NoGate
 from ekiden.flows.registry import CompiledFlow
 from ekiden.store.connection import open_pool
-from ekiden.errors import EkidenError
 from ekiden.store.embedded import EmbeddedServer
 from ekiden.store.migrate import migrate
 from ekiden.store.sessions import Sessions

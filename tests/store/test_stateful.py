@@ -26,7 +26,7 @@ from tests.store.driver import Driver, open_driver
 from tests.store.model import LEASE, Impossible, Model, Place
 from tests.store.walk import ALL, ANYTHING, KNOWS, Call, Walk
 
-EXAMPLES = int(os.environ.get("EKIDEN_STATEFUL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("EKIDEN_STATEFUL_EXAMPLES", "100"))
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
+from itertools import permutations, product
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -72,10 +72,12 @@ class Walk:
         return [call for token in self.held() for call in _ends(token)]
 
     def too_late(self) -> list[Call]:
-        held = self.held()
-        stale = [token for token in self.tokens if token not in held]
-        late = [Call("complete", ("A", (Done(token, 2, 1),))) for token in stale]
-        return late + [call for token in stale for call in _ends(token)]
+        return self._late(self._stale())
+
+    def zombies(self) -> list[Call]:
+        """Return what attempts do whose task runs again, under another one: the fence is all."""
+        running = {token.place for token in self.held()}
+        return self._late([token for token in self._stale() if token.place in running])
 
     def decisions(self) -> list[Call]:
         """Return what a person can do, sensible or not."""
@@ -104,6 +106,20 @@ class Walk:
         later = any(task.available_at > self.model.now for task in self.model.tasks.values())
         return [Call("pass_time", (5,))] if later else []
 
+    def sibling_pairs(self) -> list[Call]:
+        """Return two tasks of one step that are completed at once."""
+        pairs = permutations(self.held(), 2)
+        return [
+            Call("race", (one.place.session, self._completions(one)[0], self._completions(two)[0]))
+            for one, two in pairs
+            if one.place.session == two.place.session
+        ]
+
+    def doubled(self) -> list[Call]:
+        """Return the same thing done twice at once, as by two clicks or a repeated request."""
+        once = self.completions() + self.mishaps() + self.decisions()
+        return [Call("race", (_session_of(call), call, call)) for call in once]
+
     def all_on(self, name: str) -> list[list[Call]]:
         """Return everything that can be done to one session now, kind by kind."""
         mine = [token for token in self.held() if token.place.session == name]
@@ -112,12 +128,21 @@ class Walk:
             [call for token in mine for call in self._completions(token)],
             everyone if len(mine) > 1 else [],
             [call for token in mine for call in _ends(token)],
+            self._late([token for token in self._stale() if token.place.session == name]),
             self._decisions(name),
             [Call(verb, (name,)) for verb in ("pause", "resume", "cancel")],
             [call for call in self.rescues() if call.name == "rescue"],
             self.claims(),
         ]
         return [kind for kind in kinds if kind]
+
+    def _stale(self) -> list[Token]:
+        held = self.held()
+        return [token for token in self.tokens if token not in held]
+
+    def _late(self, stale: list[Token]) -> list[Call]:
+        late = [Call("complete", ("A", (Done(token, 2, 1),))) for token in stale]
+        return late + [call for token in stale for call in _ends(token)]
 
     def _completions(self, token: Token) -> list[Call]:
         session = self.model.sessions[token.place.session]
@@ -141,6 +166,12 @@ class Walk:
         return calls
 
 
+def _session_of(call: Call) -> str:
+    """Return the session that a call is about."""
+    of = call.arguments[1][0].token if call.name == "complete" else call.arguments[0]
+    return of.place.session if isinstance(of, Token) else str(of)
+
+
 def _ends(token: Token) -> list[Call]:
     ends = [Call("retry", (token, 0)), Call("retry", (token, 5))]
     return ends + [Call(verb, (token,)) for verb in ("fail", "release", "deliver")]
@@ -148,9 +179,9 @@ def _ends(token: Token) -> list[Call]:
 
 # How often each kind of thing shall happen while it can.
 _OFTEN: dict[Callable[[Walk], list[Call]], int] = {
-    Walk.claims: 6, Walk.completions: 10, Walk.creations: 3, Walk.rescues: 6, Walk.decisions: 3,
-    Walk.waits: 2, Walk.mishaps: 2, Walk.deaths: 3, Walk.too_late: 1, Walk.endings: 1,
-    Walk.arrivals: 1,
+    Walk.claims: 8, Walk.completions: 8, Walk.creations: 3, Walk.rescues: 6, Walk.decisions: 3,
+    Walk.waits: 2, Walk.mishaps: 3, Walk.deaths: 3, Walk.too_late: 1, Walk.zombies: 4,
+    Walk.endings: 1, Walk.arrivals: 1, Walk.sibling_pairs: 4, Walk.doubled: 2,
 }  # fmt: skip
 
 
