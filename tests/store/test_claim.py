@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from datetime import timedelta
 
+import pytest
+
 from tests.store.helpers import ERROR, NOON, Relay, open_relay, second
 
 
@@ -92,3 +94,16 @@ async def test_no_two_claimers_share_a_task(relay: Relay):
 
     found = await asyncio.gather(*(claim_all(worker) for worker in workers))
     assert Counter(s for mine in found for s in mine) == Counter(sessions)
+
+
+@pytest.mark.parametrize("state", ["LOST", "STOPPED"])
+async def test_a_worker_that_was_given_up_claims_nothing(relay: Relay, state: str):
+    await relay.session()
+    await relay.connection.execute(
+        "UPDATE ekiden.workers SET state = $2 WHERE id = $1", relay.worker, state
+    )
+    assert await relay.claim() == []
+    await relay.connection.execute(
+        "UPDATE ekiden.workers SET state = 'DRAINING' WHERE id = $1", relay.worker
+    )
+    assert len(await relay.claim()) == 1

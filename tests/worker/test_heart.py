@@ -8,11 +8,14 @@ import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
 
 from ekiden.store.doorbell import LOOK_AT_EVERYTHING, Doorbell
+from ekiden.store.tasks import Tasks
+from ekiden.store.workers import Workers
 from ekiden.worker import heart as heart_module
 from tests.worker.child import slow
 from tests.worker.network import between
@@ -216,3 +219,40 @@ async def test_an_idle_worker_asks_next_to_nothing(
             "SELECT extract(epoch FROM clock_timestamp() - $1)", began
         )
     assert 1 <= len(asked) <= float(seconds) / 1.2 + 1, asked
+
+
+async def test_a_claim_that_is_answered_while_the_worker_begins_anew_is_run(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins, claimed = asyncio.Event(), asyncio.Event()
+    claim, register = Tasks.claim, Workers.register_flow
+
+    async def claim_late(*arguments: Any) -> Any:
+        tasks = await claim(*arguments)
+        if tasks and not claimed.is_set():
+            await house.pool.execute("UPDATE ekiden.workers SET state = 'LOST'")
+            worker._heart.beat_now()
+            await begins.wait()
+            claimed.set()
+        return tasks
+
+    async def register_slowly(*arguments: Any, **known: Any) -> int:
+        begins.set()
+        await claimed.wait()
+        await asyncio.sleep(0.1)  # what was claimed is started meanwhile
+        return await register(*arguments, **known)
+
+    async def answers(_ctx: object) -> str:
+        return "done"
+
+    async with working(house.dsn, one_step(answers)) as worker:
+        first = worker.id
+        monkeypatch.setattr(Tasks, "claim", claim_late)
+        monkeypatch.setattr(Workers, "register_flow", register_slowly)
+        session = await house.begin("one", AUTO)
+        await house.until(session)
+
+        async def begun_anew() -> bool:
+            return worker.id != first
+
+        await until(begun_anew)

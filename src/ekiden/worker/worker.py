@@ -163,7 +163,7 @@ class Worker:
         self._chains.connect(self._tasks, self._executor, self._committer)
 
     async def _say_hello(self) -> None:
-        self._flow_of.clear()
+        # What is known stays known: this also runs when a worker begins anew, beside its claims.
         for flow in self._flows:
             flow_id = await self._workers.register_flow(
                 name=flow.name,

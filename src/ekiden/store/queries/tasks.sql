@@ -2,11 +2,13 @@
 
 -- name: claim_tasks
 -- Claims up to $3 due tasks of the flows this worker knows ($2), oldest first. With $4, only that
--- session's. Tasks another worker is claiming are passed over, not waited for.
+-- session's. Tasks another worker is claiming are passed over, not waited for. A worker that was
+-- given up gets none: who looked for what it held has looked already.
 WITH due AS MATERIALIZED (
     SELECT id FROM ekiden.api_tasks
     WHERE queued AND available_at <= ekiden.now() AND flow_id = ANY ($2::int[])
       AND ($4::uuid IS NULL OR session_id = $4)
+      AND (SELECT state IN ('ALIVE', 'DRAINING') FROM ekiden.workers WHERE id = $1)
     ORDER BY available_at, id
     LIMIT $3
     FOR UPDATE SKIP LOCKED
