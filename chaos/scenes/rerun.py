@@ -1,8 +1,8 @@
 """From kill -9 of a worker until what it ran runs again, on a second worker.
 
 Both times are of this machine's clock: when the kill was sent, and when the next attempt was
-claimed. First one task and an idle queue, then 200 sessions in flight whose model answers after 3 s.
-Both workers have found each other before one is killed.
+claimed. First one task and an idle queue, then 200 sessions in flight. The model answers after 3 s,
+and both workers have found each other before one is killed.
 """
 
 from __future__ import annotations
