@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 PG15   := /usr/lib/postgresql/15/bin
 ON_15  := $(addprefix tests/worker/test_,relay.py death.py heart.py errors.py partials.py)
 
-.PHONY: help demo up test check bench chaos chaos-short mutants fmt clean
+.PHONY: help demo up test check bench bench-handoff chaos chaos-short mutants fmt clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +42,10 @@ check: $(READY)  ## lint, types and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(READY)  ## the hand-off against the bare commit, in one run
+bench: $(READY)  ## against its peers and against the limit, in one run (about 20 minutes)
+	$(BIN)/python bench/versus.py
+
+bench-handoff: $(READY)  ## the hand-off against the bare commit, in one run (3 minutes)
 	$(BIN)/python bench/handoff.py
 
 chaos: $(READY)  ## break everything, a thousand times and more, and judge (about 25 minutes; SEED=N)

@@ -1,0 +1,1 @@
+"""The same work for every engine, each in a virtual environment of its own."""
