@@ -96,7 +96,7 @@ async def test_no_two_claimers_share_a_task(relay: Relay):
     assert Counter(s for mine in found for s in mine) == Counter(sessions)
 
 
-@pytest.mark.parametrize("state", ["LOST", "STOPPED"])
+@pytest.mark.parametrize("state", ["LOST"])
 async def test_a_worker_that_was_given_up_claims_nothing(relay: Relay, state: str):
     await relay.session()
     await relay.connection.execute(

@@ -8,7 +8,7 @@ WITH due AS MATERIALIZED (
     SELECT id FROM ekiden.api_tasks
     WHERE queued AND available_at <= ekiden.now() AND flow_id = ANY ($2::int[])
       AND ($4::uuid IS NULL OR session_id = $4)
-      AND (SELECT state IN ('ALIVE', 'DRAINING') FROM ekiden.workers WHERE id = $1)
+      AND NOT EXISTS (SELECT FROM ekiden.workers WHERE id = $1 AND state = 'LOST')
     ORDER BY available_at, id
     LIMIT $3
     FOR UPDATE SKIP LOCKED
