@@ -147,7 +147,10 @@ def _find_repeats(bill: Bill, whole: Sequence[Ask], crashed: Any) -> None:
         by_question[ask.question].append(ask)
     cost: Counter[tuple[Place, int]] = Counter()
     for asked in by_question.values():
-        for ask in asked[:-1]:  # each was paid for, and then another one
+        # One was to be paid for; each more is the fault of a crash, while there is one. A worker
+        # that was given up and lives lets its call end: it may have asked after its successor did.
+        crashes_first = sorted(asked, key=lambda ask: not crashed(ask))
+        for ask in crashes_first[: len(asked) - 1]:
             bill.paid_twice += 1
             if crashed(ask):
                 cost[ask.place, ask.attempt] += 1

@@ -100,7 +100,7 @@ class ScriptedProvider:
         request: ModelRequest,
         *,
         on_text: Callable[[str], None] | None = None,
-        on_id: Callable[[str], None] | None = None,
+        on_id: Callable[[str], Awaitable[None]] | None = None,
         on_usage: Callable[[Usage], None] | None = None,
     ) -> RawAnswer:
         index = len(self.log)
@@ -165,12 +165,12 @@ class ScriptedProvider:
 async def _stream(
     said: Streamed,
     on_text: Callable[[str], None] | None,
-    on_id: Callable[[str], None] | None,
+    on_id: Callable[[str], Awaitable[None]] | None,
     on_usage: Callable[[Usage], None] | None,
 ) -> str | Exception:
     """Tell an answer piece by piece; return its text, or what broke it off."""
     if on_id is not None and said.answer_id is not None:
-        on_id(said.answer_id)
+        await on_id(said.answer_id)
     try:
         for piece in said.pieces:
             if on_text is not None:

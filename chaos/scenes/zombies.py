@@ -14,7 +14,7 @@ import signal
 from typing import Any
 
 from chaos.house import House, Site, wait_until
-from chaos.judge import judge, total
+from chaos.judge import complaints, judge
 from chaos.nursery import Nursery, Nursling
 from chaos.observer import Observer
 
@@ -30,19 +30,20 @@ async def run(site: Site, short: bool) -> dict[str, Any]:
     await asyncio.to_thread(site.provider.control, delay=1.0, delay_s=0.2)
     limit = asyncio.Semaphore(AT_ONCE)
 
-    async def one(number: int) -> tuple[bool, int]:
+    async def one(number: int) -> tuple[bool, int, list[str]]:
         async with limit:
             return await _one(site, number)
 
     found = await asyncio.gather(*(one(number) for number in range(n)))
     return {
         "n": n,
-        "late_writes": sum(late for late, _ in found),
-        "accepted": sum(accepted for _, accepted in found),
+        "late_writes": sum(late for late, _, _ in found),
+        "accepted": sum(accepted + len(said) for _, accepted, said in found),
+        "complaints": [line for _, _, said in found for line in said],
     }
 
 
-async def _one(site: Site, number: int) -> tuple[bool, int]:
+async def _one(site: Site, number: int) -> tuple[bool, int, list[str]]:
     async with (
         House(site) as house,
         Observer(house.dsn) as observer,
@@ -77,7 +78,8 @@ async def _one(site: Site, number: int) -> tuple[bool, int]:
             task,
             peer.pid,
         )
-        return late, accepted + total(await judge(house, observer))
+        found = await judge(house, observer)
+        return late, accepted, complaints(found)
 
 
 async def _committing(house: House) -> list[int]:

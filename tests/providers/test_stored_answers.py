@@ -48,6 +48,14 @@ async def provider(server: FakeServer) -> AsyncIterator[OpenAICompatible]:
     await made.close()
 
 
+class Named:
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    async def hear(self, answer_id: str) -> None:
+        self.ids.append(answer_id)
+
+
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_compatible, "_FIRST_LOOK", 0.01)
@@ -58,7 +66,7 @@ async def test_a_server_that_shall_keep_its_answers_is_told_so_and_names_them_at
 ):
     server.reply = then_silence(sse(NAMED[0]))
     named: asyncio.Queue[str] = asyncio.Queue()
-    asking = asyncio.ensure_future(provider.send(REQUEST, on_id=named.put_nowait))
+    asking = asyncio.ensure_future(provider.send(REQUEST, on_id=named.put))
     assert await asyncio.wait_for(named.get(), 10) == "chatcmpl-1"
     assert not asking.done()
     asking.cancel()
@@ -68,27 +76,39 @@ async def test_a_server_that_shall_keep_its_answers_is_told_so_and_names_them_at
 
 async def test_an_id_is_named_once(server, provider):
     server.reply = answer(sse(*NAMED, done=True))
-    named: list[str] = []
-    await provider.send(REQUEST, on_id=named.append)
-    assert named == ["chatcmpl-1"]
+    named = Named()
+    await provider.send(REQUEST, on_id=named.hear)
+    assert named.ids == ["chatcmpl-1"]
+
+
+async def test_nothing_more_is_heard_before_the_id_is_noted(server, provider):
+    server.reply = answer(sse(*NAMED, done=True))
+    order: list[str] = []
+
+    async def note(_answer_id: str) -> None:
+        await asyncio.sleep(0.05)
+        order.append("noted")
+
+    await provider.send(REQUEST, on_id=note)
+    assert order == ["noted"], "the answer is not handed over before"
 
 
 async def test_without_the_setting_nothing_is_kept_and_nothing_named(server):
     provider = OpenAICompatible(base_url=server.url, model="fake")
     server.reply = answer(sse(*NAMED, done=True))
-    named: list[str] = []
-    await provider.send(REQUEST, on_id=named.append)
+    named = Named()
+    await provider.send(REQUEST, on_id=named.hear)
     await provider.close()
-    assert named == []
+    assert named.ids == []
     assert "store" not in server.requests[0].json
 
 
 @pytest.mark.parametrize("hostile", ["../models", "a/b", "", "x" * 201, 7, None, "a?b", ".."])
 async def test_an_id_that_is_no_plain_word_is_never_asked_for(server, provider, hostile):
     server.reply = answer(sse(chunk("hello", id=hostile, finish="stop"), done=True))
-    named: list[str] = []
-    assert provider.read(await provider.send(REQUEST, on_id=named.append)).text == "hello"
-    assert named == []
+    named = Named()
+    assert provider.read(await provider.send(REQUEST, on_id=named.hear)).text == "hello"
+    assert named.ids == []
 
 
 async def test_a_stored_answer_is_fetched_with_the_key_and_read_like_any_other(server):

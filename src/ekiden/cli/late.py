@@ -6,7 +6,7 @@ A flow that asks no model and searches nothing must not download either.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from ekiden.errors import DatabaseError, SearchError
@@ -57,7 +57,7 @@ class LateProvider:
         request: ModelRequest,
         *,
         on_text: Callable[[str], None] | None = None,
-        on_id: Callable[[str], None] | None = None,
+        on_id: Callable[[str], Awaitable[None]] | None = None,
         on_usage: Callable[[Usage], None] | None = None,
     ) -> RawAnswer:
         """Send the request; see `Provider.send`."""

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +92,7 @@ class EmbeddedModel:
         request: ModelRequest,
         *,
         on_text: Callable[[str], None] | None = None,
-        on_id: Callable[[str], None] | None = None,
+        on_id: Callable[[str], Awaitable[None]] | None = None,
         on_usage: Callable[[Usage], None] | None = None,
     ) -> RawAnswer:
         """Send the request; see `Provider.send`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -86,7 +86,7 @@ class OpenAICompatible:
         request: ModelRequest,
         *,
         on_text: Callable[[str], None] | None = None,
-        on_id: Callable[[str], None] | None = None,
+        on_id: Callable[[str], Awaitable[None]] | None = None,
         on_usage: Callable[[Usage], None] | None = None,
     ) -> RawAnswer:
         """Send the request; see `Provider.send`.
@@ -231,6 +231,7 @@ class OpenAICompatible:
                 )
             if streamed:
                 listener.feed(chunk)
+                await listener.noted()
         if streamed:
             self._refuse_cut(listener.close(), len(body))
         return RawAnswer(body=bytes(body), status=response.status_code, content_type=content_type)

@@ -6,7 +6,7 @@ answer that was paid for is stored before anything can choke on it (DESIGN §4).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -80,7 +80,7 @@ class Provider(Protocol):
         request: ModelRequest,
         *,
         on_text: Callable[[str], None] | None = None,
-        on_id: Callable[[str], None] | None = None,
+        on_id: Callable[[str], Awaitable[None]] | None = None,
         on_usage: Callable[[Usage], None] | None = None,
     ) -> RawAnswer:
         """Send the request and return the raw answer.
@@ -88,7 +88,8 @@ class Provider(Protocol):
         Args:
             request: what to ask.
             on_text: hears a stream's pieces of text as they come.
-            on_id: hears, at the first event, the id under which the answer can be fetched again;
+            on_id: hears, at the first event, the id under which the answer can be fetched again,
+                and is awaited before more is read;
                 never called by a provider that keeps no answers.
             on_usage: hears what the provider said of its usage before a stream that broke off.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,10 +94,11 @@ class StreamListener:
     def __init__(
         self,
         on_text: Callable[[str], None] | None,
-        on_id: Callable[[str], None] | None = None,
+        on_id: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._on_text = on_text
         self._on_id = on_id
+        self._noting: Awaitable[None] | None = None
         self._line = bytearray()
         self._half = ""  # the first half of a character whose second half is still to come
         self.parts = Parts()
@@ -112,6 +113,12 @@ class StreamListener:
         self._line[:] = rest
         for line in lines:
             self._hear(line)
+
+    async def noted(self) -> None:
+        """Return once whoever hears ids has noted the one that came, if one did."""
+        noting, self._noting = self._noting, None
+        if noting is not None:
+            await noting
 
     def close(self) -> Parts:
         """The body is over: return what was understood."""
@@ -139,7 +146,7 @@ class StreamListener:
             return
         answer_id = document.get("id")
         if isinstance(answer_id, str) and _ID.fullmatch(answer_id):
-            self._on_id(answer_id)
+            self._noting = self._on_id(answer_id)
             self._on_id = None
 
     def _tell(self, piece: str, *, last: bool = False) -> None:

@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 LOOK_AT_EVERYTHING = ""
 PROBE = "ekiden_probe"  # rung to prove that the listener hears; workers' heartbeats ring it too
-_QUIET = 13.0  # seconds without a sound after which it is proved again; a heartbeat comes every 12
+_QUIET = 12.5  # seconds without a sound after which it is proved again; a heartbeat comes every 12
 _ECHO = 1.5  # seconds in which the bell must be heard
 _DEAF_PAUSE = 60.0  # seconds until a connection that cannot listen is tried again
 _MAX_PENDING = 1000  # a subscriber this far behind is told to look at everything instead
@@ -78,6 +78,7 @@ class Doorbell:
         self._listening = asyncio.Lock()  # a connection does one thing at a time
         self._broken = asyncio.Event()
         self._heard = asyncio.Event()
+        self._heard_at = 0.0  # by the clock of the loop
         self._deaf = False  # it was said that it cannot listen
         self.connected = asyncio.Event()
 
@@ -124,6 +125,7 @@ class Doorbell:
 
     def _hear(self, _connection: Any, _pid: int, channel: str, payload: object) -> None:
         self._heard.set()
+        self._heard_at = asyncio.get_running_loop().time()
         for subscription in self._subscribers.get(channel, ()):
             subscription.put(str(payload))
 
@@ -166,12 +168,13 @@ class Doorbell:
 
     async def _listen_on(self) -> None:
         """Return when the connection is gone, or hears nothing any more."""
+        clock = asyncio.get_running_loop().time
         while not self._broken.is_set():
-            self._heard.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_QUIET):
-                    await self._broken.wait()
-            if not self._heard.is_set() and not self._broken.is_set() and not await self._hears():
+            if clock() < self._heard_at + _QUIET:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._heard_at + _QUIET):
+                        await self._broken.wait()
+            elif not await self._hears():
                 log.warning("doorbell_lost", error="it heard nothing any more", next_try_s=0)
                 return
 

@@ -21,6 +21,7 @@ from ekiden.worker.partial_writer import PartialWriter
 T = TypeVar("T")
 
 _BATCH = 64
+_NOTED = 2.0  # seconds that a stream waits until its id is durable
 _PORTION = 64_000_000  # bytes of requests and answers in one statement; a single call may have more
 _MAX_PAUSE = 5.0
 
@@ -63,9 +64,14 @@ class LedgerWriter:
         """
         await self._calls.put(replace(call))
 
-    def started(self, call: Call, answer_id: str) -> None:
-        """Note the id of an answer that has begun to come; durable a moment later."""
-        self._started.put((replace(call), answer_id)).add_done_callback(_heard)
+    async def started(self, call: Call, answer_id: str) -> None:
+        """Note the id of an answer that has begun to come; return once it is durable.
+
+        Without a database for long, the answer itself is not kept waiting.
+        """
+        noting = self._started.put((replace(call), answer_id))
+        noting.add_done_callback(_heard)
+        await asyncio.wait({noting}, timeout=_NOTED)
 
     async def settle(self, call: Call) -> None:
         """Record what became of an answer once it was read."""
