@@ -16,7 +16,7 @@ EkidenError
 └── StepError                what ends an attempt; says whether a retry can help
     ├── CannotHeal           raised by a flow author: do not retry
     ├── StepTimeout
-    ├── Interrupted          the worker was stopped in the middle of the step
+    ├── Interrupted          the attempt lost its task in the middle of the step
     ├── ResultInvalid        a step returned something its annotation does not allow
     ├── ModelError
     │   ├── ModelUnavailable refused connection, 5xx, cut stream
@@ -127,7 +127,7 @@ class StepTimeout(StepError):
 
 
 class Interrupted(StepError):
-    """The worker was stopped in the middle of the step."""
+    """The attempt lost its task in the middle of the step."""
 
 
 class ResultInvalid(StepError):

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import pytest
 
+from ekiden import Context
 from ekiden.core.model import ClaimedTask
 from ekiden.errors import ResultInvalid
 from ekiden.store.tasks import Completion, Tasks
@@ -19,6 +20,7 @@ from ekiden.store.workers import Workers
 from ekiden.worker.committer import Committer
 from ekiden.worker.rescuer import Rescuer
 from ekiden.worker.worker import Worker
+from tests.scripted import ScriptedProvider
 from tests.worker.child import slow
 from tests.worker.relay import QUICK, House, one_step, sums, working
 
@@ -260,3 +262,21 @@ async def test_a_task_that_kills_its_worker_three_times_is_parked(
     progress = await house.sessions.progress(task.session_id)
     assert progress["status"] == "FAILED"
     assert progress["error"]["kind"] == "Poison"
+
+
+async def test_a_worker_that_was_given_up_begins_no_new_call(house: House) -> None:
+    """It lives, and its step goes on: what it would ask, its successor asks as well."""
+    lost = asyncio.Event()
+
+    async def twice(ctx: Context) -> str:
+        first = await ctx.ask("first", str)
+        if ctx.attempt == 1:
+            await house.pool.execute("UPDATE ekiden.api_tasks SET attempt = 2")
+            lost.set()
+        return first + await ctx.ask("second", str)
+
+    provider = ScriptedProvider(lambda request: request.messages[0].content)
+    async with working(house.dsn, one_step(twice), provider=provider):
+        await house.begin("one")
+        await asyncio.wait_for(lost.wait(), 5)
+    assert [entry.request.messages[0].content for entry in provider.log] == ["first"]

@@ -82,6 +82,12 @@ class Ledger:
                 sql("append_calls"), *([getattr(c, name) for c in calls] for name in columns)
             )
 
+    async def is_payable(self, call: Call) -> bool:
+        """Return whether the call's attempt still holds its task."""
+        with translated(self._dsn):
+            held: bool = await self._pool.fetchval(sql("is_payable"), call.task_id, call.attempt)
+        return held
+
     async def settle(self, call: Call) -> None:
         """Record what became of an answer once it was read."""
         with translated(self._dsn):

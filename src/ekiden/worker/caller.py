@@ -151,7 +151,11 @@ class Caller:
         """Make a call: send, store what came, and return what ``understand`` makes of it.
 
         Being cancelled stops the sending; an answer that has come is stored and read all the same.
+
+        Raises:
+            Interrupted: the attempt has lost its task; nothing was sent.
         """
+        await self._ledger.begin(call)
         over = asyncio.Event()  # the sending is: from here on nothing may be lost
         making = self._ledger.see_through(self._make(call, send, understand, stream, over))
         try:

@@ -7,23 +7,21 @@ has begun is seen to its end in the ledger even when its step is stopped.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from ekiden import telemetry
-from ekiden.errors import DatabaseError, DatabaseUnreachable
+from ekiden.errors import DatabaseError, Interrupted
 from ekiden.store.ledger import Call, Ledger, PaidAnswer, StartedCall
 from ekiden.worker.batcher import Batcher
 from ekiden.worker.partial_writer import PartialWriter
+from ekiden.worker.patience import patiently
 
 T = TypeVar("T")
 
 _BATCH = 64
 _NOTED = 2.0  # seconds that a stream waits until its id is durable
 _PORTION = 64_000_000  # bytes of requests and answers in one statement; a single call may have more
-_MAX_PAUSE = 5.0
 
 
 class LedgerWriter:
@@ -56,6 +54,17 @@ class LedgerWriter:
         task.add_done_callback(self._made)
         return task
 
+    async def begin(self, call: Call) -> None:
+        """Return once the database has said that the call's attempt still holds its task.
+
+        Raises:
+            Interrupted: it does not, so a peer may ask the same: nothing more is paid for here.
+        """
+        if not await patiently(lambda: self._ledger.is_payable(call), refusals=1):
+            raise Interrupted(
+                f"Attempt {call.attempt} no longer holds task {call.task_id}: no call begins."
+            )
+
     async def append(self, call: Call) -> None:
         """Return once the call is durable.
 
@@ -75,15 +84,15 @@ class LedgerWriter:
 
     async def settle(self, call: Call) -> None:
         """Record what became of an answer once it was read."""
-        await _once_there(lambda: self._ledger.settle(replace(call)))
+        await patiently(lambda: self._ledger.settle(replace(call)), refusals=1)
 
     async def next_paid(self, call: Call, taken: Sequence[int]) -> PaidAnswer | None:
         """Return the oldest answer earlier attempts have to this call's request, but ``taken``."""
-        return await _once_there(lambda: self._ledger.next_paid(call, taken))
+        return await patiently(lambda: self._ledger.next_paid(call, taken), refusals=1)
 
     async def next_started(self, call: Call, tried: Sequence[str]) -> StartedCall | None:
         """Return the oldest call of earlier attempts that asked the same and has no answer here."""
-        return await _once_there(lambda: self._ledger.next_started(call, tried))
+        return await patiently(lambda: self._ledger.next_started(call, tried), refusals=1)
 
     async def close(self) -> None:
         """Write what is left."""
@@ -136,7 +145,7 @@ async def _write(
 ) -> None:
     """Write a batch; what the database refuses, it refuses alone."""
     try:
-        await _once_there(lambda: append([item for item, _ in batch]))
+        await patiently(lambda: append([item for item, _ in batch]), refusals=1)
     except Exception as error:  # noqa: BLE001 - a future left open would hang its session
         if len(batch) > 1 and isinstance(error, DatabaseError):
             half = len(batch) // 2
@@ -150,15 +159,3 @@ async def _write(
     for _, future in batch:
         if not future.done():
             future.set_result(None)
-
-
-async def _once_there(action: Callable[[], Awaitable[T]]) -> T:
-    """Do it, however long the database takes to be there."""
-    pause = 0.05
-    while True:
-        try:
-            return await action()
-        except DatabaseUnreachable as error:
-            telemetry.emit("database_lost", error=str(error), next_try_s=round(pause, 2))
-        await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311
-        pause = min(pause * 2, _MAX_PAUSE)

@@ -17,6 +17,13 @@ FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::text[], $6::text
           took)
 ON CONFLICT (task_id, attempt, number, (answer IS NULL)) DO NOTHING;
 
+-- name: is_payable
+-- Whether an attempt still holds its task, so that it may begin a call. What is left is the moment
+-- between this look and the call, in which a worker that lives may be given up.
+SELECT EXISTS (
+    SELECT FROM ekiden.api_tasks WHERE id = $1 AND attempt = $2 AND status = 'RUNNING'
+);
+
 -- name: settle_call
 -- What became of an answer once it was read: tokens and cost, or why it is of no use.
 UPDATE ekiden.calls
