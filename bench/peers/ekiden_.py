@@ -22,6 +22,8 @@ from peers import common
 PACKAGES = ["ekiden", "asyncpg"]
 KEEPS = "result, attempt, event and session row of each step; revisions of each phase"
 
+PACED = True
+
 
 class Input(BaseModel):
     id: str
@@ -31,15 +33,15 @@ class Noop(Phase):
     """Answers at once"""
 
     async def think(self, ctx: Context) -> dict[str, bool]:
-        return common.mark(ctx.input.id)
+        return await common.step(ctx.input.id)
 
     async def execute(self, ctx: Context, plan: dict[str, bool]) -> dict[str, bool]:
-        return common.mark(ctx.input.id)
+        return await common.step(ctx.input.id)
 
     async def integrate(
         self, ctx: Context, plan: dict[str, bool], found: dict[str, bool]
     ) -> dict[str, bool]:
-        return common.mark(ctx.input.id)
+        return await common.step(ctx.input.id)
 
 
 def flow() -> CompiledFlow:

@@ -18,6 +18,7 @@ from peers import common
 
 PACKAGES = ["asyncpg"]
 KEEPS = "a row with the result of each step, and nothing that could rescue it"
+PACED = True
 
 _SCHEMA = """
 CREATE TABLE steps (id bigserial PRIMARY KEY, session text NOT NULL, number int NOT NULL,
@@ -67,12 +68,23 @@ class Lane:
 
     def __init__(self) -> None:
         self._ended: list[int] = []
+        self._running: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
 
     def run(self, steps) -> None:
         for id_, session, _ in steps:
-            common.mark(session)
-            self._ended.append(id_)
+            if common.pause:
+                running = asyncio.create_task(self._take_time(id_, session))
+                self._running.add(running)
+                running.add_done_callback(self._running.discard)
+            else:
+                common.mark(session)
+                self._ended.append(id_)
+        self._wake.set()
+
+    async def _take_time(self, id_: int, session: str) -> None:
+        await common.step(session)
+        self._ended.append(id_)
         self._wake.set()
 
     async def commit(self, dsn: str) -> None:
