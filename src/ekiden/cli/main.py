@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ekiden import __version__
-from ekiden.cli import doctor, models, run, sessions, sources, up, verify
+from ekiden.cli import doctor, models, prune, run, sessions, sources, up, verify
 from ekiden.cli.exits import code_of
 from ekiden.errors import EkidenError
 
@@ -65,6 +65,7 @@ app.add_typer(sources.app, name="sources")
 app.add_typer(models.app, name="models")
 doctor.register(app)
 verify.register(app)
+prune.register(app)
 
 
 def main() -> None:

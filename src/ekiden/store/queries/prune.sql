@@ -1,0 +1,37 @@
+-- Retention: ended sessions go with all that belongs to them.
+
+-- name: prunable_sessions
+-- How many sessions ended before $1.
+SELECT count(*) FROM ekiden.sessions
+WHERE status IN ('COMPLETED', 'CANCELLED') AND completed_at < $1;
+
+-- name: prune_sessions
+-- Deletes at most $2 sessions that ended before $1, the oldest after session $3 first, and returns
+-- the last of them: the next batch begins there, so that all batches walk the index once. One
+-- statement: whoever looks sees a session whole or not at all.
+WITH chosen AS (
+    SELECT id FROM ekiden.sessions
+    WHERE status IN ('COMPLETED', 'CANCELLED') AND completed_at < $1 AND id > $3
+    ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+), tasks AS (
+    DELETE FROM ekiden.api_tasks t USING chosen c WHERE t.session_id = c.id RETURNING t.id
+), attempts AS (
+    DELETE FROM ekiden.attempts a USING tasks t WHERE a.task_id = t.id
+), partials AS (
+    DELETE FROM ekiden.partials p USING tasks t WHERE p.task_id = t.id
+), started AS (
+    DELETE FROM ekiden.started_calls s USING tasks t WHERE s.task_id = t.id
+), calls AS (
+    DELETE FROM ekiden.calls k USING chosen c WHERE k.session_id = c.id
+), reviews AS (
+    DELETE FROM ekiden.reviews r USING chosen c WHERE r.session_id = c.id
+), revisions AS (
+    DELETE FROM ekiden.revisions r USING chosen c WHERE r.session_id = c.id
+), events AS (
+    DELETE FROM ekiden.events e USING chosen c WHERE e.session_id = c.id
+), gone AS (
+    DELETE FROM ekiden.sessions s USING chosen c WHERE s.id = c.id RETURNING s.id
+)
+SELECT count(*) AS sessions, (SELECT count(*) FROM tasks) AS tasks,
+       (SELECT id FROM chosen ORDER BY id DESC LIMIT 1) AS last
+FROM gone;
