@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import orjson
+import pytest
 
 from ekiden.api.app import Server
+from ekiden.api.settings import ApiSettings
+from ekiden.api.sse import Watchers
 from ekiden.errors import DatabaseUnreachable
+from ekiden.store.sessions import Sessions
 from tests.api.conftest import Start
 from tests.api.relay import Relay
 
@@ -224,3 +229,75 @@ async def test_a_database_that_is_away_does_not_end_a_stream(
     async with client.stream("GET", f"{base}/{session_id}/events") as answer:
         assert await next_type(events(answer)) == "session_created"
     assert refusals >= 3
+
+
+async def test_a_change_is_read_once_however_many_watch(
+    serve: Start, base: str, monkeypatch: pytest.MonkeyPatch
+):
+    client = await serve(sweep=3600)
+    session_id = await created(client)
+    reads = 0
+    read = Sessions.events
+
+    async def counting(self: Sessions, *args: Any, **how: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read(self, *args, **how)
+
+    monkeypatch.setattr(Sessions, "events", counting)
+    watching = 30
+    async with contextlib.AsyncExitStack() as stack:
+        streams = []
+        for _ in range(watching):
+            answer = client.stream("GET", f"{base}/{session_id}/events")
+            streams.append(events(await stack.enter_async_context(answer)))
+        for stream in streams:
+            assert await next_type(stream) == "session_created"
+        reads = 0
+        await client.post(f"{base}/{session_id}/cancel")
+        for stream in streams:
+            assert [e["type"] for e in await asyncio.wait_for(collect(stream), PATIENCE)] == [
+                "session_cancelled"
+            ]
+    assert 1 <= reads <= watching / 5
+
+
+async def test_an_answer_from_before_a_ring_is_nobody_elses():
+    watchers = Watchers(_Silent(), ApiSettings())
+    answered = asyncio.Event()
+    asked = []
+
+    async def question() -> int:
+        asked.append(len(asked))
+        mine = asked[-1]
+        await answered.wait()
+        if mine == 2:
+            raise DatabaseUnreachable
+        return mine
+
+    with watchers.watch("s"):
+        first, leaves, same = (asyncio.create_task(watchers.ask("s", question)) for _ in range(3))
+        await asyncio.sleep(0)
+        watchers._ring("s")
+        later = asyncio.create_task(watchers.ask("s", question))
+        await asyncio.sleep(0)
+        watchers._ring("s")
+        broken = [asyncio.create_task(watchers.ask("s", question)) for _ in range(2)]
+        await asyncio.sleep(0)
+        leaves.cancel()
+        answered.set()
+        assert [await first, await same, await later] == [0, 0, 1]
+        for task in broken:
+            with pytest.raises(DatabaseUnreachable):
+                await task
+        assert leaves.cancelled()
+    assert watchers._asked == {}
+
+
+class _Silent:
+    """A doorbell that nobody rings."""
+
+    listening = True
+
+    def subscribe(self, channel: str) -> Any:
+        raise AssertionError("nobody listens in this test")

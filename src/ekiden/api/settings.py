@@ -22,7 +22,7 @@ class ApiSettings:
     options: Options = field(default_factory=Options)  # defaults of a new session
     max_body: int = _MEGABYTE  # bytes of a request
     max_result: int = 64 * _MEGABYTE  # bytes of a result that is delivered from outside
-    max_streams: int = 1000  # event streams open at once
+    max_streams: int = 4000  # event streams open at once
     heartbeat: float = 15.0  # seconds of silence before a stream says that it is alive
     sweep: float = 60.0  # seconds between looks at a session that nothing was heard of
     poll: float = 5.0  # the same while the doorbell hears nothing

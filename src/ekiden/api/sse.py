@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from fastapi.sse import format_sse_event
@@ -23,6 +23,8 @@ from ekiden.api.shown import EventShown, PartialShown
 from ekiden.errors import DatabaseError
 from ekiden.store.partials import CallKey
 from ekiden.store.sessions import Sessions
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +58,8 @@ class Watchers:
         self._doorbell = doorbell
         self._settings = settings
         self._bells: dict[str, set[asyncio.Event]] = {}
+        self._asked: dict[Hashable, asyncio.Task[Any]] = {}
+        self._rung = 0
         self.count = 0
         self.closed = False
 
@@ -73,7 +77,26 @@ class Watchers:
         for session_id in list(self._bells):
             self._ring(session_id)
 
+    async def ask(self, key: Hashable, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Ask the database; who asks the same before anything changed gets the same answer.
+
+        A session with a thousand watchers is read once a change, not a thousand times.
+        """
+        # An answer from before the last ring may lack what it rang for.
+        key = (self._rung, key)
+        asked: asyncio.Task[T] | None = self._asked.get(key)
+        if asked is None:
+            asked = self._asked[key] = asyncio.create_task(question())
+            asked.add_done_callback(lambda task: self._answered(key, task))
+        return await asyncio.shield(asked)  # one who goes away takes no other's answer along
+
+    def _answered(self, key: Hashable, task: asyncio.Task[Any]) -> None:
+        del self._asked[key]
+        if not task.cancelled():
+            task.exception()  # who asked was told, or has gone
+
     def _ring(self, session_id: str) -> None:
+        self._rung += 1
         for bell in self._bells.get(session_id, ()):
             bell.set()
 
@@ -120,8 +143,9 @@ class Watchers:
 class _Reader:
     """What one reader of a session has seen."""
 
-    def __init__(self, sessions: Sessions, session_id: str, after: int) -> None:
+    def __init__(self, sessions: Sessions, watchers: Watchers, session_id: str, after: int) -> None:
         self._sessions = sessions
+        self._watchers = watchers
         self._session_id = session_id
         self._after = after  # the last event
         self._heard: dict[CallKey, int] = {}  # the last piece of each call that may say more
@@ -141,20 +165,23 @@ class _Reader:
 
     async def _events(self) -> AsyncIterator[bytes]:
         while True:
-            batch = await self._sessions.events(self._session_id, after=self._after, limit=_BATCH)
-            for event in batch:
-                self._after = event.id
-                self.ended = self.ended or event.type in LAST_EVENTS
-                shown = EventShown.model_validate(event)
-                yield format_sse_event(
-                    data_str=shown.model_dump_json(), event=event.type, id=str(event.id)
-                )
+            batch = await self._watchers.ask(
+                (self._session_id, self._after),
+                lambda: _read_events(self._sessions, self._session_id, self._after),
+            )
+            for event_id, type_, block in batch:
+                self._after = event_id
+                self.ended = self.ended or type_ in LAST_EVENTS
+                yield block
             if len(batch) < _BATCH:
                 return
 
     async def _partials(self) -> AsyncIterator[bytes]:
         while True:
-            look = await self._sessions.partials.follow(self._session_id, self._heard)
+            look = await self._watchers.ask(
+                (self._session_id, frozenset(self._heard.items())),
+                lambda: self._sessions.partials.follow(self._session_id, dict(self._heard)),
+            )
             for piece in look.chunks:
                 self._heard[piece.task_id, piece.attempt, piece.call] = piece.seq
                 shown = PartialShown.model_validate(piece)
@@ -165,6 +192,20 @@ class _Reader:
                 return
 
 
+async def _read_events(
+    sessions: Sessions, session_id: str, after: int
+) -> list[tuple[int, str, bytes]]:
+    """Return events as they are sent, with the id and type of each."""
+    read = []
+    for event in await sessions.events(session_id, after=after, limit=_BATCH):
+        shown = EventShown.model_validate(event)
+        block = format_sse_event(
+            data_str=shown.model_dump_json(), event=event.type, id=str(event.id)
+        )
+        read.append((event.id, event.type, block))
+    return read
+
+
 async def stream(
     sessions: Sessions, watchers: Watchers, session_id: str, after: int
 ) -> AsyncIterator[bytes]:
@@ -173,7 +214,7 @@ async def stream(
     In between comes what running calls say, from its beginning. Ends after the session's last
     event, or when the server stops.
     """
-    reader = _Reader(sessions, session_id, after)
+    reader = _Reader(sessions, watchers, session_id, after)
     with watchers.watch(session_id) as bell:
         yield format_sse_event(comment=f"events of session {session_id}", retry=2000)
         clock = asyncio.get_running_loop().time

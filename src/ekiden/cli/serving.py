@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from ekiden.config import Settings, load_settings
 from ekiden.store.doorbell import Doorbell
 from ekiden.telemetry import set_up_logging
 
+_FILES = 16_384
+
 
 def serve(*, host: str | None, port: int | None, descriptor: int | None) -> int:
     """Serve the API until SIGTERM or Ctrl-C."""
@@ -27,6 +30,7 @@ def serve(*, host: str | None, port: int | None, descriptor: int | None) -> int:
     settings = settings_for(host, port)
     check_bind(settings.host, settings.api_key.get_secret_value())
     set_up_logging()
+    _allow_many_files()
     with contextlib.ExitStack() as stack:
         if descriptor is None:
             listener = stack.enter_context(listen(settings.host, settings.port))
@@ -35,6 +39,15 @@ def serve(*, host: str | None, port: int | None, descriptor: int | None) -> int:
         database = stack.enter_context(Database(settings))
         run_async(_serve(settings, database, listener, alone=descriptor is None))
     return exits.COMPLETED
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files: every event stream is one, and many systems begin with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # the system knows a lower limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def settings_for(host: str | None, port: int | None) -> Settings:
