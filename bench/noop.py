@@ -1,8 +1,9 @@
-"""The work that is measured: five phases of three steps that answer at once."""
+"""The work that is measured: five phases of three steps that answer at once, or in a while."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from time import perf_counter
 
 from pydantic import BaseModel
@@ -21,28 +22,30 @@ class Nothing(BaseModel):
     """No input."""
 
 
-def _mark(session: str) -> None:
-    now = perf_counter()
-    starts.setdefault(session, []).append(now)
+pause = 0.0  # seconds that a step takes, on average
+
+
+async def _step(session: str) -> dict[str, bool]:
+    starts.setdefault(session, []).append(perf_counter())
+    if pause:
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))
     ends.setdefault(session, []).append(perf_counter())
+    return {"ok": True}
 
 
 class Noop(Phase):
     """Answers at once"""
 
     async def think(self, ctx: Context) -> dict[str, bool]:
-        _mark(ctx.session_id)
-        return {"ok": True}
+        return await _step(ctx.session_id)
 
     async def execute(self, ctx: Context, plan: dict[str, bool]) -> dict[str, bool]:
-        _mark(ctx.session_id)
-        return {"ok": True}
+        return await _step(ctx.session_id)
 
     async def integrate(
         self, ctx: Context, plan: dict[str, bool], found: dict[str, bool]
     ) -> dict[str, bool]:
-        _mark(ctx.session_id)
-        return {"ok": True}
+        return await _step(ctx.session_id)
 
 
 class Waits(Phase):

@@ -42,7 +42,7 @@ def serve(*, host: str | None, port: int | None, descriptor: int | None) -> int:
 
 
 def _allow_many_files() -> None:
-    """Raise the limit of open files: every event stream is one, and many systems begin with 1,024."""
+    """Raise the limit of open files: each stream is one, and many systems begin with 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
     if soft < wanted:
