@@ -121,6 +121,8 @@ async def run_cell(site: Site, cell: Cell) -> dict[str, Any]:
             found = await judge(house, observer)
             result["judged"] = found
             result["complaints"] += complaints(found)
+            if cell.kept and found["answers_fetched"] == 0:
+                result["complaints"].append("nothing was fetched from the provider")
             if found["completed"] != sessions_of(cell) or found["acknowledged"] == 0:
                 result["complaints"].append(
                     f"{found['completed']} of {sessions_of(cell)} sessions completed, "

@@ -179,13 +179,18 @@ def _per_crash(data: Data) -> Row:
         said = f"{most} over {nemesis['figures']['attempts_crashed']:,} crashed attempts"
         kept = [c for c in _part(data, "matrix", "cells") or [] if "kept" in c["name"]]
         if kept:
-            again = sum(cell["judged"].get("paid_twice", 0) for cell in kept)
-            said += f"; {again} over {len(kept)} where it could be fetched"
-            bad += again
+            fetched = sum(cell["judged"].get("answers_fetched", 0) for cell in kept)
+            again = sum(len(cell["judged"].get("paid_though_kept", [])) for cell in kept)
+            unknown = sum(cell["judged"].get("paid_twice", 0) for cell in kept) - again
+            said += (
+                f"; of answers the provider keeps {fetched} were fetched and {again} paid for "
+                f"again, and {unknown} more whose id had not come when the worker died"
+            )
+            bad += again + (fetched == 0)
         return said, bad == 0
 
     figure = "calls paid twice, at most per crash"
-    target = "≤ 1, and 0 where the answer can be fetched again"
+    target = "≤ 1, and 0 where the database has the id to fetch the answer by"
     return _row(figure, target, _part(data, "nemesis"), say)
 
 

@@ -2,7 +2,9 @@
 
 The worker is stopped with its hand-off already on the wire, and the backend that is to execute it
 is stopped before it reads it. The lease ends; a peer rescues the task and completes it. Then the
-backend wakes and executes the late hand-off, and then the worker wakes: both must be refused.
+backend wakes and executes the late hand-off, and then the worker wakes: both must be refused. A
+hand-off that slipped through before it could be stopped was in time: it is counted as such, and
+another one is staged.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from dataclasses import dataclass
 from typing import Any
 
 from chaos.house import House, Site, wait_until
@@ -22,6 +25,7 @@ LEASE = 2  # seconds
 _HANDS_OFF = "%WITH done AS%"  # in complete_tasks alone
 _ENVIRONMENT = {"EKIDEN_LEASE": str(LEASE)}
 AT_ONCE = 4
+_TRIES = 3  # at stopping one hand-off on its way
 
 
 async def run(site: Site, short: bool) -> dict[str, Any]:
@@ -30,20 +34,35 @@ async def run(site: Site, short: bool) -> dict[str, Any]:
     await asyncio.to_thread(site.provider.control, delay=1.0, delay_s=0.2)
     limit = asyncio.Semaphore(AT_ONCE)
 
-    async def one(number: int) -> tuple[bool, int, list[str]]:
+    async def one(number: int) -> list[_Late | None]:
         async with limit:
-            return await _one(site, number)
+            tries: list[_Late | None] = []
+            while len(tries) < _TRIES and not any(tries):
+                tries.append(await _one(site, number))
+            return tries
 
-    found = await asyncio.gather(*(one(number) for number in range(n)))
+    tries = [one for some in await asyncio.gather(*map(one, range(n))) for one in some]
+    found = [late for late in tries if late is not None]
     return {
         "n": n,
-        "late_writes": sum(late for late, _, _ in found),
-        "accepted": sum(accepted + len(said) for _, accepted, said in found),
-        "complaints": [line for _, _, said in found for line in said],
+        "in_time": len(tries) - len(found),
+        "late_writes": sum(late.executed for late in found),
+        "accepted": sum(late.accepted + len(late.complaints) for late in found),
+        "complaints": [line for late in found for line in late.complaints],
     }
 
 
-async def _one(site: Site, number: int) -> tuple[bool, int, list[str]]:
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """What became of one late hand-off."""
+
+    executed: bool  # PostgreSQL was seen to execute it
+    accepted: int  # completions of the task by another than its last holder
+    complaints: list[str]  # the judge's
+
+
+async def _one(site: Site, number: int) -> _Late | None:
+    """Stage one late hand-off; None when it could not be stopped in time."""
     async with (
         House(site) as house,
         Observer(house.dsn) as observer,
@@ -57,6 +76,10 @@ async def _one(site: Site, number: int) -> tuple[bool, int, list[str]]:
         session = await house.create(f"late-{number}")
         task = await _asking(house, session, zombie)
         await _stop_as_it_hands_off(house, zombie, backends, task)
+        if not await _held(house, task):
+            for pid in backends:
+                _signal(pid, signal.SIGCONT)
+            return None
         peer = await (await nursery.worker()).is_ready()
         await house.drain(60)
         before = await _executed(house, backends)
@@ -79,7 +102,7 @@ async def _one(site: Site, number: int) -> tuple[bool, int, list[str]]:
             peer.pid,
         )
         found = await judge(house, observer)
-        return late, accepted, complaints(found)
+        return _Late(late, accepted, complaints(found))
 
 
 async def _committing(house: House) -> list[int]:
@@ -135,6 +158,14 @@ async def _stop_as_it_hands_off(
     await wait_until(answered, 20)
     await asyncio.sleep(0.3)  # reads its answer, returns, sends the hand-off: milliseconds
     zombie.freeze()
+
+
+async def _held(house: House, task: int) -> bool:
+    return bool(
+        await house.pool.fetchval(
+            "SELECT status = 'RUNNING' AND attempt = 1 FROM ekiden.api_tasks WHERE id = $1", task
+        )
+    )
 
 
 def _signal(pid: int, number: int) -> None:

@@ -29,10 +29,13 @@ NEMESIS: dict[str, Any] = {
     "violations": {"acknowledged_lost": 0, "effects applied twice": 0},
     "ids": {},
 }
+JUDGED = {"answers_fetched": 2, "paid_twice": 1, "paid_though_kept": []}
+AGAIN = JUDGED | {"paid_though_kept": ["house_1-0 1/THINK/0 attempt 2: chatcmpl-1 (ok)"]}
+UNFETCHED = JUDGED | {"answers_fetched": 0}
 MATRIX: dict[str, Any] = {
     "n": 2, "passed": 2, "not_reached": [], "failed": [], "violations": {},
     "cells": [
-        {"name": "call.answered THINK 1 (kept)", "passed": True, "judged": {"paid_twice": 0}},
+        {"name": "call.answered THINK 1 (kept)", "passed": True, "judged": JUDGED},
         {"name": "commit.sent THINK 1 (frozen)", "passed": True, "judged": {}},
     ],
 }  # fmt: skip
@@ -83,7 +86,8 @@ def test_a_run_that_met_every_target_is_green() -> None:
         ("matrix.passed", 1),
         ("matrix.failed", ["call.before THINK 1"]),
         ("matrix.violations", {"answers_stored_twice": 1}),
-        ("matrix.cells", [{"name": "x (kept)", "passed": True, "judged": {"paid_twice": 1}}]),
+        ("matrix.cells", [{"name": "x (kept)", "passed": True, "judged": AGAIN}]),
+        ("matrix.cells", [{"name": "x (kept)", "passed": True, "judged": UNFETCHED}]),
         ("matrix.cells", [{"name": "x (frozen)", "passed": False, "judged": {}}]),
         ("scenarios.zombies.accepted", 1),
         ("scenarios.zombies.late_writes", 0),
