@@ -34,11 +34,11 @@ async def run(site: Site, short: bool) -> dict[str, Any]:
     await asyncio.to_thread(site.provider.control, delay=1.0, delay_s=0.2)
     limit = asyncio.Semaphore(AT_ONCE)
 
-    async def one(number: int) -> list[_Late | None]:
+    async def one(_: int) -> list[_Late | None]:
         async with limit:
             tries: list[_Late | None] = []
             while len(tries) < _TRIES and not any(tries):
-                tries.append(await _one(site, number))
+                tries.append(await _one(site))
             return tries
 
     tries = [one for some in await asyncio.gather(*map(one, range(n))) for one in some]
@@ -61,19 +61,20 @@ class _Late:
     complaints: list[str]  # the judge's
 
 
-async def _one(site: Site, number: int) -> _Late | None:
+async def _one(site: Site) -> _Late | None:
     """Stage one late hand-off; None when it could not be stopped in time."""
     async with (
         House(site) as house,
         Observer(house.dsn) as observer,
         Nursery(house, environment=_ENVIRONMENT) as nursery,
     ):
+        name = house.folder.name  # one provider serves all tries: a key is its try's own
         zombie = await (await nursery.worker()).is_ready()
         for n in range(4):
-            await house.create(f"warm-{number}-{n}")
+            await house.create(f"warm-{name}-{n}")
         await house.drain(60)  # every connection that commits has committed
         backends = await _committing(house)
-        session = await house.create(f"late-{number}")
+        session = await house.create(f"late-{name}")
         task = await _asking(house, session, zombie)
         await _stop_as_it_hands_off(house, zombie, backends, task)
         if not await _held(house, task):
@@ -93,7 +94,7 @@ async def _one(site: Site, number: int) -> _Late | None:
 
             late = bool(await wait_until(executed, 5))
         zombie.thaw()
-        await house.create(f"after-{number}")
+        await house.create(f"after-{name}")
         await house.drain(60)
         accepted = await house.pool.fetchval(
             "SELECT count(*) FROM ekiden.attempts a JOIN ekiden.workers w ON w.id = a.worker_id"

@@ -19,18 +19,8 @@ from ekiden.store.sessions import Sessions
 from ekiden.store.tasks import Completion, Handoff, Tasks
 from ekiden.store.workers import Workers
 from tests.store.helpers import ERROR, NOON
-from tests.store.model import (
-    LEASE,
-    MAX_DEATHS,
-    SHAPES,
-    Claimed,
-    Done,
-    Handed,
-    Place,
-    Session,
-    Shape,
-    Token,
-)
+from tests.store.model import LEASE, MAX_DEATHS, Session
+from tests.store.shapes import SHAPES, Claimed, Done, Handed, Place, Shape, Token
 from tests.store.walk import Call
 
 _TABLES = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from ekiden.core.machine import (
     SessionEvent,
@@ -21,87 +21,12 @@ from ekiden.core.machine import (
     task_after,
 )
 from ekiden.core.model import Outcome, SessionState, StepKind, TaskState, WorkerState
+from tests.store.shapes import Claimed, Done, Handed, Place, Shape, Token
 
 LEASE = 30  # seconds
 MAX_DEATHS = 2  # fewer than the engine's, so that a random walk gets there
 
-_T, _E, _I = StepKind.THINK, StepKind.EXECUTE, StepKind.INTEGRATE
 _ALIVE = WorkerState.ALIVE
-
-
-class Shape(NamedTuple):
-    """A flow, as far as the store can tell: the steps of its phases, and which of them fan out."""
-
-    name: str
-    phases: tuple[tuple[StepKind, ...], ...]
-    fans_out: frozenset[int] = frozenset()
-
-    def __repr__(self) -> str:
-        return self.name
-
-    def kinds(self, phase: int) -> tuple[StepKind, ...]:
-        return self.phases[phase - 1]
-
-
-SHAPES = {
-    shape.name: shape
-    for shape in (
-        Shape("short", ((_T, _I),)),
-        Shape("fans", ((_T, _E, _I), (_T, _I)), frozenset({1})),
-        Shape("long", ((_T, _I), (_T, _E, _I), (_T, _E, _I)), frozenset({3})),
-    )
-}
-
-
-class Place(NamedTuple):
-    """Which task: the store may hold one at each place, whatever its id."""
-
-    session: str
-    phase: int
-    generation: int
-    step: StepKind
-    item: int
-
-    def __repr__(self) -> str:
-        return f"{self.session}/{self.phase}.{self.step}[{self.item}]"
-
-
-class Token(NamedTuple):
-    """One attempt of a task, as a worker holds it."""
-
-    place: Place
-    attempt: int
-
-    def __repr__(self) -> str:
-        return f"{self.place!r}#{self.attempt}"
-
-
-class Done(NamedTuple):
-    """One finished attempt of a batch."""
-
-    token: Token
-    items: int  # what each() makes, where this THINK is followed by a fan-out
-    room: int  # how many of the next tasks the worker takes at once
-
-    def __repr__(self) -> str:
-        return f"{self.token!r}→{self.items}/{self.room}"
-
-
-class Claimed(NamedTuple):
-    """A task as a claim gives it."""
-
-    place: Place
-    attempt: int
-    budget_from: int
-    delivered: bool
-
-
-class Handed(NamedTuple):
-    """What a hand-off answers: positions in the batch, and the places handed on at each."""
-
-    accepted: frozenset[int]
-    following: dict[int, frozenset[Place]]
-    left_queued: bool
 
 
 class Impossible(Exception):
@@ -116,19 +41,21 @@ class Session:
     auto_phases: bool
     status: SessionState = SessionState.RUNNING
     phase: int = 1
-    step: StepKind = _T
+    step: StepKind = StepKind.THINK
     generation: int = 1
     open_tasks: int = 1
     error: bool = False  # it shows one
 
     def follows(self, place: Place, items: int) -> tuple[Transition, int | None, int]:
         """Return what follows this task's step, its fan-out if it is one, and how many tasks."""
-        fan = items if place.step is _T and place.phase in self.shape.fans_out else None
+        fan = items if place.step is StepKind.THINK and place.phase in self.shape.fans_out else None
         transition = decide(
             self.shape.kinds,
             len(self.shape.phases),
             phase=place.phase,
-            step=_E if fan == 0 else place.step,  # with nothing to execute, EXECUTE is closed
+            step=StepKind.EXECUTE
+            if fan == 0
+            else place.step,  # with nothing to execute, EXECUTE is closed
             auto_steps=self.auto_steps,
             auto_phases=self.auto_phases,
         )
@@ -267,7 +194,7 @@ class Model:
         session.phase += 1
         session.error = False
         self._begin_phase(session)
-        session.step, session.open_tasks = _T, 1
+        session.step, session.open_tasks = StepKind.THINK, 1
         self._insert(session, 1, held=not session.auto_steps)
         return None
 

@@ -23,7 +23,8 @@ from hypothesis.stateful import (
 )
 
 from tests.store.driver import Driver, open_driver
-from tests.store.model import LEASE, Impossible, Model, Place
+from tests.store.model import LEASE, Impossible, Model
+from tests.store.shapes import Place
 from tests.store.walk import ALL, ANYTHING, KNOWS, Call, Walk
 
 EXAMPLES = int(os.environ.get("EKIDEN_STATEFUL_EXAMPLES", "100"))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import SessionState, WorkerState
-from tests.store.model import LEASE, SHAPES, Done, Model, Token
+from tests.store.model import LEASE, Model
+from tests.store.shapes import SHAPES, Done, Token
 
 ALL = tuple(SHAPES)
 KNOWS = {"A": ALL, "B": ALL, "C": ("fans",)}  # which flows a worker knows, by its first letter
