@@ -53,9 +53,8 @@ class Session:
             self.shape.kinds,
             len(self.shape.phases),
             phase=place.phase,
-            step=StepKind.EXECUTE
-            if fan == 0
-            else place.step,  # with nothing to execute, EXECUTE is closed
+            # With nothing to execute, EXECUTE is closed.
+            step=StepKind.EXECUTE if fan == 0 else place.step,
             auto_steps=self.auto_steps,
             auto_phases=self.auto_phases,
         )
