@@ -53,24 +53,24 @@ async def _repeated(dsn: str, questions: dict[int, list[str]]) -> Report:
     return await check(dsn)
 
 
-async def test_a_ledger_that_does_not_replay_is_found(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts take nothing from the ledger."""
+
     async def nothing_was_paid(_caller: Caller, _call: Call) -> None:
         return None
 
     monkeypatch.setattr(Caller, "paid", nothing_was_paid)
+
+
+@pytest.mark.usefixtures("forgetful")
+async def test_a_ledger_that_does_not_replay_is_found(database: str) -> None:
     report = await _repeated(database, {1: ["a", "b"], 2: ["a", "b"]})
     assert red(report) == {"answers_are_paid_once": ["1/2/1", "1/2/2"]}
 
 
-async def test_an_answer_that_is_paid_again_under_another_number_is_found(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def nothing_was_paid(_caller: Caller, _call: Call) -> None:
-        return None
-
-    monkeypatch.setattr(Caller, "paid", nothing_was_paid)
+@pytest.mark.usefixtures("forgetful")
+async def test_an_answer_that_is_paid_again_under_another_number_is_found(database: str) -> None:
     report = await _repeated(database, {1: ["a"], 2: ["new", "a"]})
     assert red(report) == {"answers_are_paid_once": ["1/2/2"]}
 

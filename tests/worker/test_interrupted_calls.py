@@ -20,16 +20,25 @@ from tests.worker.streaming import PIECES, TEXT, are, half, ledger, only_task, s
 # -- when its step is stopped -----------------------------------------------------------------
 
 
-async def stopped_in_mid_stream(house: House, said: Streamed) -> str:
-    """Cancel a worker while an answer streams; return the session."""
-    provider = ScriptedProvider(lambda _r: said)
+async def asked(house: House, provider: ScriptedProvider) -> tuple[str, asyncio.Task[None]]:
+    """Let a worker of its own ask; return the session and the worker's run."""
     worker = Worker(lambda: house.dsn, [says()], provider=provider)
     running = asyncio.create_task(worker.run())
     await asyncio.wait_for(worker.ready.wait(), 10)
     session = await house.begin("one")
     await asyncio.wait_for(provider.arrived.wait(), 10)
+    return session, running
+
+
+async def stop(running: asyncio.Task[None]) -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def stopped_in_mid_stream(house: House, said: Streamed) -> str:
+    """Cancel a worker while an answer streams; return the session."""
+    session, running = await asked(house, ScriptedProvider(lambda _r: said))
+    await stop(running)
     return session
 
 
@@ -88,16 +97,11 @@ async def test_an_answer_that_has_come_when_its_step_is_stopped_is_kept_with_its
 ) -> None:
     comes = asyncio.Event()
     provider = ScriptedProvider([TEXT], gate=comes)
-    worker = Worker(lambda: house.dsn, [says()], provider=provider)
-    running = asyncio.create_task(worker.run())
-    await asyncio.wait_for(worker.ready.wait(), 10)
-    session = await house.begin("one")
-    await asyncio.wait_for(provider.arrived.wait(), 10)
+    session, running = await asked(house, provider)
     comes.set()
     while not provider.answered:
         await asyncio.sleep(0)  # to the very moment: it is here, and stored nowhere
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await stop(running)
     assert await ledger(house) == [(1, 1, "ANSWERED", TEXT.encode(), 10, 8)]
     again = ScriptedProvider([])
     async with working(house.dsn, says(), provider=again):
