@@ -53,7 +53,7 @@ async def test_what_ended_long_ago_goes_and_what_waits_stays(
     program: Program, sessions: list[str], connection: asyncpg.Connection
 ) -> None:
     ended = await program.run("prune", "--older-than", "90", "--yes")
-    assert (ended.code, ended.out) == (0, "Deleted 1 sessions with 7 tasks.\n")
+    assert (ended.code, ended.out) == (0, "Deleted 1 session with 7 tasks.\n")
     left = [str(r[0]) for r in await connection.fetch("SELECT id FROM ekiden.sessions ORDER BY id")]
     assert left == sessions[1:]
     assert (await program.run("verify")).code == 0
@@ -94,7 +94,7 @@ async def test_a_dry_run_deletes_nothing_and_without_a_terminal_yes_must_be_said
     program: Program, sessions: list[str], connection: asyncpg.Connection
 ) -> None:
     counted = await program.run("prune", "--older-than", "90", "--dry-run")
-    assert (counted.code, counted.out) == (0, "1 sessions would be deleted.\n")
+    assert (counted.code, counted.out) == (0, "1 session would be deleted.\n")
     refused = await program.run("prune", "--older-than", "90")
     assert refused.code == 2
     assert "add --yes" in refused.err

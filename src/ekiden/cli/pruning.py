@@ -26,11 +26,11 @@ def prune_sessions(days: int, *, dry_run: bool, yes: bool, machine: bool) -> Non
         if count and not yes:
             if not sys.stdin.isatty():
                 raise typer.BadParameter(
-                    f"{count:,} sessions would be deleted, and nobody is there to be asked: "
+                    f"{_some(count, 'session')} would be deleted, and nobody is there to be asked: "
                     "add --yes, or --dry-run to only count."
                 )
             typer.confirm(
-                f"Delete {count:,} sessions that ended more than {days} days ago, for good?",
+                f"Delete {_some(count, 'session')} that ended more than {days} days ago, for good?",
                 abort=True,
                 err=True,
             )
@@ -52,7 +52,7 @@ async def _prune(database: Database, before: datetime, count: int) -> Pruned:
 
             def progress(so_far: Pruned) -> None:
                 if status is not None:
-                    status.update(f"{so_far.sessions:,} of {count:,} sessions")
+                    status.update(f"{so_far.sessions:,} of {_some(count, 'session')}")
 
             return await prune(pool, database.dsn(), before=before, progress=progress)
 
@@ -64,6 +64,12 @@ def _tell(pruned: Pruned, days: int, *, dry_run: bool, machine: bool) -> None:
     elif not pruned.sessions:
         typer.echo(f"No session ended more than {days} days ago.")
     elif dry_run:
-        typer.echo(f"{pruned.sessions:,} sessions would be deleted.")
+        typer.echo(f"{_some(pruned.sessions, 'session')} would be deleted.")
     else:
-        typer.echo(f"Deleted {pruned.sessions:,} sessions with {pruned.tasks:,} tasks.")
+        typer.echo(
+            f"Deleted {_some(pruned.sessions, 'session')} with {_some(pruned.tasks, 'task')}."
+        )
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
