@@ -13,23 +13,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import re
-import subprocess
-import sys
-import tempfile
-import urllib.request
-from pathlib import Path
 from time import perf_counter
 
-import structlog
 import uvloop
 
 import noop
 from ekiden.store.connection import connect
-from ekiden.store.embedded import EmbeddedServer
 from ekiden.store.migrate import migrate
-from handoff import create_held, let_go, percentiles, worker
+from handoff import create_held, let_go, worker
+from measuring import command, database, percentiles, rss_mb, served
 
 _ID = re.compile(rb'"phase":(\d+),"step":"([A-Z]+)"')
 STEP = {b"THINK": 0, b"EXECUTE": 1, b"INTEGRATE": 2}
@@ -62,11 +55,6 @@ class Watcher:
             elif b"session_completed" in line:
                 break
         self.writer.close()
-
-
-def rss_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
 
 async def measure(dsn: str, port: int, pid: int, given: argparse.Namespace) -> dict:
@@ -112,45 +100,18 @@ async def measure(dsn: str, port: int, pid: int, given: argparse.Namespace) -> d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = command(__doc__)
     parser.add_argument("--watchers", type=int, default=2000)
     parser.add_argument("--sessions", type=int, default=200)
     parser.add_argument("--slow", type=int, default=20, help="watchers that do not read until late")
     parser.add_argument("--seconds", type=float, default=30.0, help="how long a session takes")
     given = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
-    with tempfile.TemporaryDirectory() as home, EmbeddedServer(Path(home)) as server:
-        dsn = server.start()
-        port = 18_000 + os.getpid() % 10_000
-        api = subprocess.Popen(
-            [sys.executable, "-m", "ekiden.cli", "serve", "--port", str(port)],
-            env={**os.environ, "DATABASE_URL": dsn, "EKIDEN_HOME": home},
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            uvloop.run(_until_up(port))
-            found = uvloop.run(measure(dsn, port, api.pid, given))
-        finally:
-            api.terminate()
-            api.wait(20)
+    with database() as (dsn, home), served(dsn, home) as (port, pid):
+        found = uvloop.run(measure(dsn, port, pid, given))
     if given.json:
         print(json.dumps(found))
     else:
         print("\n".join(f"{name:28}{value:>12,}" for name, value in found.items()))
-
-
-async def _until_up(port: int) -> None:
-    for _ in range(200):
-        try:
-            await asyncio.to_thread(
-                urllib.request.urlopen, f"http://127.0.0.1:{port}/healthz", timeout=1
-            )
-        except OSError:
-            await asyncio.sleep(0.1)
-        else:
-            return
-    raise SystemExit("the API did not come up in 20 s")
 
 
 if __name__ == "__main__":

@@ -17,30 +17,25 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 
 import asyncpg
-import structlog
 import uvloop
 
 import noop
 from bare import Bare
 from ekiden.core.model import Options
 from ekiden.store.connection import connect
-from ekiden.store.embedded import EmbeddedServer
 from ekiden.store.migrate import migrate
 from ekiden.store.sessions import Sessions
 from ekiden.worker.worker import Worker, WorkerOptions
+from measuring import command, database, percentiles, quiet, say
 
 STEPS = 15
 RUNS_ON = Options(auto_phases=True)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 @asynccontextmanager
@@ -91,18 +86,14 @@ async def until_done(connection: asyncpg.Connection, ids: list[str]) -> None:
         await asyncio.sleep(0.02)
 
 
-def hops(ids: list[str]) -> list[float]:
-    """Return the hops of these sessions, in milliseconds."""
+def hops(ids: list[str], since: float = 0, until: float = inf) -> list[float]:
+    """Return the hops of these sessions that began between two moments, in milliseconds."""
     return [
         (start - end) * 1000
         for session in ids
         for end, start in zip(noop.ends[session], noop.starts[session][1:], strict=False)
+        if since <= end < until
     ]
-
-
-def percentiles(values: list[float]) -> tuple[float, float]:
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
 
 
 async def one_session_at_a_time(dsn: str, connection, bare: Bare, count: int = 100) -> list[float]:
@@ -164,7 +155,7 @@ async def hold(dsn: str, count: int) -> None:
     async with worker(dsn, count, [noop.waiting_flow()]):
         ids = await create_held(dsn, count, "waits")
         await let_go(connection, ids)
-        while noop.reached < count:
+        while len(noop.called) < count:
             await asyncio.sleep(0.05)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         print(round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1))
@@ -243,21 +234,20 @@ def report(found: dict[str, float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = command(__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="runs of each figure (median)")
     parser.add_argument("--sessions", type=int, default=2048, help="sessions in a rate run")
     parser.add_argument("--idle-seconds", type=float, default=60.0)
     parser.add_argument("--hold", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--dsn", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     if arguments.hold:
+        quiet()
         uvloop.run(hold(arguments.dsn, arguments.hold))
         return
-    with tempfile.TemporaryDirectory() as home, EmbeddedServer(Path(home)) as server:
+    with database() as (dsn, _):
         say("Measuring the hand-off; a few minutes.")
-        found = uvloop.run(measure(server.start(), arguments))
+        found = uvloop.run(measure(dsn, arguments))
     print(json.dumps(found) if arguments.json else report(found))
 
 

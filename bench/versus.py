@@ -30,7 +30,7 @@ import uvloop
 
 import report
 from bare import Bare
-from ekiden.store.embedded import EmbeddedServer
+from measuring import command, database, say
 
 HERE = Path(__file__).parent
 VENVS = HERE.parent / "build" / "peers"
@@ -48,10 +48,6 @@ ENGINES: dict[str, list[str]] = {
 }
 MEASURES = ("rate", "lone", "paced", "idle")
 ONCE = {"idle"}  # what is measured in the first turn only
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def interpreter(name: str) -> Path:
@@ -122,9 +118,8 @@ async def _bare(dsn: str, count: int) -> list[float]:
     return bare.commits
 
 
-def measure(server: EmbeddedServer, stack: ExitStack, given: argparse.Namespace) -> dict[str, Any]:
+def measure(base: str, stack: ExitStack, given: argparse.Namespace) -> dict[str, Any]:
     """Return all figures of all engines, with a list of the repeats for each."""
-    base = server.start()
     for name in given.only or ENGINES:
         interpreter(name)
     engines: dict[str, Any] = {}
@@ -162,8 +157,7 @@ def measure(server: EmbeddedServer, stack: ExitStack, given: argparse.Namespace)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = command(__doc__)
     parser.add_argument("--page", type=Path, help="Markdown page to write the figures to")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each engine (median)")
     parser.add_argument("--sessions", type=int, default=1024, help="sessions in a rate run")
@@ -172,10 +166,9 @@ def main() -> None:
     parser.add_argument("--only", choices=ENGINES, action="append", help="may be repeated")
     given = parser.parse_args()
     with ExitStack() as stack:
-        home = stack.enter_context(tempfile.TemporaryDirectory())
-        server = stack.enter_context(EmbeddedServer(Path(home)))
+        base, _ = stack.enter_context(database())
         say("Measuring; about twenty minutes.")
-        found = measure(server, stack, given)
+        found = measure(base, stack, given)
     if given.page:
         report.write(found, given.page)
     if given.json:
