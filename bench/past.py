@@ -1,4 +1,4 @@
-"""A database with a past, written in a few large statements: what years of work leave behind."""
+"""A database with a past, written in a few large statements: the rows that years of work leave."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FROM generate_series(1, $1)
 _TASKS = """
 INSERT INTO ekiden.api_tasks (session_id, flow_id, phase, step, generation, status, attempt,
                               worker_id, result, started_at, completed_at)
-SELECT s.id, s.flow_id, phase, step, 1, 'COMPLETED', 1, 1, '{"ok": true}', now(), now()
-FROM ekiden.sessions s, generate_series(1, s.phase) AS phase,
-     unnest(ARRAY['THINK', 'EXECUTE', 'INTEGRATE']) AS step
+SELECT s.id, s.flow_id, run.phase, kind.step, 1, 'COMPLETED', 1, 1, '{"ok": true}', now(), now()
+FROM ekiden.sessions s, generate_series(1, s.phase) AS run (phase),
+     unnest(ARRAY['THINK', 'EXECUTE', 'INTEGRATE']) AS kind (step)
 WHERE s.title = $1
 """
 _REST = (
@@ -33,7 +33,7 @@ FROM ekiden.api_tasks t JOIN ekiden.sessions s ON s.id = t.session_id WHERE s.ti
 """,
     """
 INSERT INTO ekiden.phase_runs (session_id, phase, generation)
-SELECT s.id, phase, 1 FROM ekiden.sessions s, generate_series(1, s.phase) AS phase
+SELECT s.id, run.phase, 1 FROM ekiden.sessions s, generate_series(1, s.phase) AS run (phase)
 WHERE s.title = $1
 """,
     """

@@ -69,8 +69,11 @@ def first_step(given: argparse.Namespace) -> dict[str, float]:
             if n:
                 took.append(seconds)
             else:
-                first = seconds
-    return {**_figures("until the first step", took, "s", 2), "the first time of all, s": round(first, 2)}
+                first = round(seconds, 2)
+    return {
+        **_figures("until the first step", took, "s", 2),
+        "the first time of all, s": first,
+    }
 
 
 async def _client(port: int, path: str, due: list[float], took: list[float]) -> None:
