@@ -66,7 +66,8 @@ async def client(dsn: str):
 class Lane:
     """Commits what ended since its last commit, and begins what follows."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended) -> None:
+        self._sessions_ended = ended
         self._ended: list[int] = []
         self._running: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -97,29 +98,40 @@ class Lane:
             if self._ended:
                 self._wake.set()
             if some:
-                self.run(await hand_over.fetch(some, ['{"ok":true}'] * len(some), common.STEPS - 1))
+                following = await hand_over.fetch(
+                    some, ['{"ok":true}'] * len(some), common.STEPS - 1
+                )
+                self.run(following)
+                if len(following) < len(some):
+                    self._sessions_ended(len(some) - len(following))
 
 
 @asynccontextmanager
 async def worker(dsn: str, at_once: int):
-    lanes = [Lane(), Lane()]
+    free = at_once
     rung = asyncio.Event()
     rung.set()
+
+    def ended(count: int) -> None:
+        nonlocal free
+        free += count
+        rung.set()
+
+    lanes = [Lane(ended), Lane(ended)]
     connection = await asyncpg.connect(dsn)
     await connection.add_listener("bare", lambda *_: rung.set())
 
     async def claim() -> None:
+        nonlocal free
         claimer = await asyncpg.connect(dsn)
         while True:
             await rung.wait()
             rung.clear()
-            claimed = await claimer.fetch(_CLAIM, at_once)
+            claimed = await claimer.fetch(_CLAIM, free)
+            free -= len(claimed)
             for n, lane in enumerate(lanes):
                 if mine := claimed[n::2]:
                     lane.run(mine)
-            if len(claimed) == at_once:
-                await asyncio.sleep(0.005)
-                rung.set()
 
     tasks = [asyncio.create_task(lane.commit(dsn)) for lane in lanes]
     tasks.append(asyncio.create_task(claim()))
