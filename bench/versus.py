@@ -118,6 +118,19 @@ async def _bare(dsn: str, count: int) -> list[float]:
     return bare.commits
 
 
+async def _settle(base: str) -> None:
+    """Let PostgreSQL end what the last engine has left it: dirty pages, and vacuum of its rows."""
+    connection = await asyncpg.connect(base)
+    await connection.execute("CHECKPOINT")
+    for _ in range(60):
+        if not await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
+        ):
+            break
+        await asyncio.sleep(0.5)
+    await connection.close()
+
+
 def measure(base: str, stack: ExitStack, given: argparse.Namespace) -> dict[str, Any]:
     """Return all figures of all engines, with a list of the repeats for each."""
     for name in given.only or ENGINES:
@@ -134,6 +147,7 @@ def measure(base: str, stack: ExitStack, given: argparse.Namespace) -> dict[str,
     commits: list[float] = []
     for repeat in range(given.repeats):
         for name, dsn in dsns.items():
+            asyncio.run(_settle(base))
             # Beside every lone hop, what a commit costs at that moment: disks have moods.
             commits += uvloop.run(_bare(base, 500))
             run: dict[str, Any] = {}

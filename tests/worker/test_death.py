@@ -232,15 +232,14 @@ async def test_a_stale_attempt_is_refused(house: House) -> None:
 async def test_a_commit_whose_answer_was_lost_is_settled_by_its_token(house: House) -> None:
     """The commit goes through, its answer does not: the next tasks must still be found."""
     async with committing(house) as (committer, (one, *_)):
-        lane = committer._lanes[int(one.session_id[-1], 16) % 2]
-        send = lane._send
+        send = committer._send
 
         async def send_and_lose(handoff: object, batch: object, *, doubtful: bool) -> None:
-            lane._send = send  # type: ignore[method-assign]
+            committer._send = send  # type: ignore[method-assign]
             await handoff.complete(1, [c for c, _ in batch])  # type: ignore[attr-defined]
             raise ConnectionResetError("the answer was lost")
 
-        lane._send = send_and_lose  # type: ignore[method-assign]
+        committer._send = send_and_lose  # type: ignore[method-assign]
         following = await committer.submit(completion(one))
     assert following is not None
     assert [task.step for task in following] == ["INTEGRATE"]
