@@ -128,6 +128,7 @@ def chart(found: dict[str, Any]) -> str:
     ]
     longest, row, left, width = max(rate for _, rate in rates), 30, 120, 480
     said = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates)
+    cores = escape(found["machine"].partition(",")[0])
     height = row * len(rates) + 40
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {height}" role="img" '
@@ -144,7 +145,7 @@ def chart(found: dict[str, Any]) -> str:
             f'<rect class="{kind}" x="{left}" y="{top}" width="{length:.1f}" height="20" rx="3"/>',
             f'<text x="{left + length + 8:.1f}" y="{top + 15}">{rate:,.0f}</text>',
         ]
-    parts.append(f'<text x="{left}" y="{height - 8}">durable steps a second, 2 cores</text></svg>')
+    parts.append(f'<text x="{left}" y="{height - 8}">durable steps a second, {cores}</text></svg>')
     return "\n".join(parts) + "\n"
 
 

@@ -112,7 +112,7 @@ async def test_what_workers_and_pages_ask_for_all_day_is_found_by_key(relay: Rel
         "next_due": ("'{1}', NULL", {"api_tasks_claimable"}),
         "list_events": (f"{session}, 0, 500", {"events_pkey"}),
         "load_sessions": (f"'{{{session[1:-1]}}}'", {"sessions_pkey", "api_tasks_of_session"}),
-        "step_counts": (session, {"api_tasks_of_session"}),
+        "session_progress": (session, {"sessions_pkey", "api_tasks_of_session"}),
         "get_session": (session, {"sessions_pkey"}),
     }
     for query, (arguments, expected) in asked.items():

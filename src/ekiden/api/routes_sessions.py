@@ -12,13 +12,16 @@ from ekiden.api.limits import fit, json_of
 from ekiden.api.openapi import body, refusals
 from ekiden.api.problems import invalid
 from ekiden.api.services import (
+    FlowName,
     Here,
     IdempotencyKey,
     IfMatch,
     KnownFlow,
     KnownSession,
     Services,
+    SessionId,
     etag,
+    no_session,
     revision_of,
 )
 from ekiden.api.shown import Progress, Started
@@ -193,12 +196,17 @@ async def cancel(session: KnownSession, given: Body, here: Here, response: Respo
 
 
 @router.get("/{sessionId}/progress", summary="Where it is", responses=refusals(404))
-async def progress(session: KnownSession, here: Here, response: Response) -> Progress:
+async def progress(
+    flow: FlowName, session_id: SessionId, here: Here, response: Response
+) -> Progress:
     """Return where the session is, what it waits for, and what it took.
 
     At a gate the ETag names the output that waits: send it back as If-Match to approve only that.
     """
-    return await _progress(here, session.id, response)
+    found = await _progress(here, session_id, response)
+    if found.flow != flow:
+        raise no_session(session_id)
+    return found
 
 
 async def _progress(here: Services, session_id: str, response: Response) -> Progress:

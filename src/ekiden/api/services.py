@@ -57,10 +57,15 @@ async def _flow(flow: FlowName, here: Here) -> FlowLine:
     return found
 
 
+def no_session(session_id: str) -> NotFound:
+    """Return what to raise for a session of another flow."""
+    return NotFound(f"There is no session {session_id} of this flow.")
+
+
 async def _session(flow: FlowName, session_id: SessionId, here: Here) -> Session:
     session = await here.sessions.get(session_id)
     if session.flow != flow:
-        raise NotFound(f"There is no session {session.id} of this flow.")
+        raise no_session(session.id)
     return session
 
 

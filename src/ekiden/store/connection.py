@@ -201,12 +201,15 @@ def _hosts_of(dsn: str) -> list[tuple[str | None, int | None]]:
 
 
 async def _reset(connection: asyncpg.Connection) -> None:
-    """Make a connection ready for its next user; one that takes no writes any more is closed."""
+    """Close a connection that takes no writes any more; the next user gets another.
+
+    Nothing else: asyncpg has ended an open transaction, and no user of a pool changes the
+    connection. What listens, locks or has settings of its own is a connection outside the pool.
+    asyncpg's own reset would be one more round trip, and one more transaction, after each query.
+    """
     told = connection.get_settings()  # PostgreSQL tells of changes by itself
     if "on" in {getattr(told, name, "off") for name in _READ_ONLY}:
         connection.terminate()
-    elif query := connection.get_reset_query():
-        await connection.execute(query)
 
 
 def parse_session_id(text: str) -> str:

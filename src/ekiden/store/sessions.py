@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar, cast
 
 import asyncpg
 import orjson
@@ -34,7 +36,7 @@ def _decoded(text: str) -> Any:
     return json.loads(text) if _LONG_INTEGER.search(text) else orjson.loads(text)
 
 
-def decode(kind: type[R], row: asyncpg.Record) -> R:
+def decode(kind: type[R], row: Mapping[str, Any] | asyncpg.Record) -> R:
     """Make a record of a row; columns that hold JSON text are decoded."""
     return kind(
         **{
@@ -42,6 +44,12 @@ def decode(kind: type[R], row: asyncpg.Record) -> R:
             for key, value in row.items()
         }
     )
+
+
+def _in_order(kind: type[R], row: tuple[Any, ...]) -> R:
+    """Make a record of a row within a row: its values have no names, but the record's order."""
+    names = (field.name for field in fields(cast("Any", kind)))
+    return decode(kind, dict(zip(names, row, strict=True)))
 
 
 class Sessions:
@@ -272,26 +280,18 @@ class Sessions:
         Raises:
             NotFound: no such session.
         """
-        session_id = parse_session_id(session_id)
-        with translated(self._dsn):
-            # One snapshot, so that the counts belong to the status.
-            async with (
-                self._pool.acquire() as connection,
-                connection.transaction(isolation="repeatable_read", readonly=True),
-            ):
-                row = await connection.fetchrow(sql("get_session"), session_id)
-                if row is None:
-                    raise NotFound(f"There is no session {session_id}.")
-                counts = await connection.fetch(sql("step_counts"), session_id)
-                retry = await connection.fetchrow(sql("pending_retry"), session_id)
-                usage = await connection.fetchrow(sql("session_usage"), session_id)
-                revision = await connection.fetchval(sql("standing_revision"), session_id)
-        assert usage is not None
+        row = await self._row("session_progress", parse_session_id(session_id))
+        if row is None:
+            raise NotFound(f"There is no session {session_id}.")
+        found = dict(row)
+        counts, retry, usage, revision = (
+            found.pop(name) for name in ("counts", "retry", "usage", "revision")
+        )
         return progress(
-            decode(records.Session, row),
-            [records.StepCount(**c) for c in counts],
-            decode(records.PendingRetry, retry) if retry else None,
-            records.SessionUsage(**usage),
+            decode(records.Session, found),
+            [_in_order(records.StepCount, c) for c in counts],
+            None if retry is None else _in_order(records.PendingRetry, retry),
+            _in_order(records.SessionUsage, usage),
             revision,
         )
 

@@ -182,41 +182,49 @@ WHERE ($1::text IS NULL OR f.name = $1) AND ($2::text IS NULL OR s.status = $2)
   AND ($3::uuid IS NULL OR s.id < $3)
 ORDER BY s.id DESC LIMIT $4;
 
--- name: step_counts
--- How far each step of each phase's newest generation is.
-SELECT t.phase, t.generation, t.step, count(*) AS total,
-       count(*) FILTER (WHERE t.status = 'COMPLETED') AS completed,
-       count(*) FILTER (WHERE t.status = 'RUNNING') AS running,
-       count(*) FILTER (WHERE t.status = 'FAILED') AS failed,
-       count(*) FILTER (WHERE t.status = 'CANCELLED') AS cancelled,
-       count(*) FILTER (WHERE t.queued) AS queued,
-       count(*) FILTER (WHERE t.awaiting) AS held,
-       min(t.started_at) AS started_at, max(t.completed_at) AS completed_at
-FROM ekiden.api_tasks t
-WHERE t.session_id = $1
-  AND t.generation = (SELECT max(p.generation) FROM ekiden.phase_runs p
-                      WHERE p.session_id = t.session_id AND p.phase = t.phase)
-GROUP BY t.phase, t.generation, t.step;
+-- name: session_progress
+-- One session with its flow and, as of the same moment: how far each step of each phase's newest
+-- generation is, the failed attempt it waits to repeat, what its calls took (a call that broke off
+-- and whose answer was fetched later has two rows: the one with the answer counts), and the
+-- revision a gate would approve. One statement, so one snapshot and one round trip. The rows within
+-- have the order of StepCount, PendingRetry and SessionUsage.
+SELECT s.id::text, f.name AS flow, f.version AS flow_version, f.title AS flow_title, s.status,
+       s.phase, s.step, s.generation, s.open_tasks, s.title, s.input::text, s.auto_steps,
+       s.auto_phases, s.max_retries, s.retry_delay, s.timeout, s.error::text, s.created_at,
+       s.updated_at, s.completed_at, f.phases::text AS flow_phases, s.flow_id,
+       EXISTS (SELECT FROM ekiden.workers w WHERE w.state = 'ALIVE'
+               AND w.lease_until > ekiden.now() AND s.flow_id = ANY (w.flow_ids)) AS has_worker,
+       ARRAY(SELECT ROW (t.phase, t.generation, t.step, count(*),
+                         count(*) FILTER (WHERE t.status = 'COMPLETED'),
+                         count(*) FILTER (WHERE t.status = 'RUNNING'),
+                         count(*) FILTER (WHERE t.status = 'FAILED'),
+                         count(*) FILTER (WHERE t.status = 'CANCELLED'),
+                         count(*) FILTER (WHERE t.queued),
+                         count(*) FILTER (WHERE t.awaiting),
+                         min(t.started_at), max(t.completed_at))
+             FROM ekiden.api_tasks t
+             WHERE t.session_id = s.id
+               AND t.generation = (SELECT max(p.generation) FROM ekiden.phase_runs p
+                                   WHERE p.session_id = t.session_id AND p.phase = t.phase)
+             GROUP BY t.phase, t.generation, t.step) AS counts,
+       (SELECT ROW (t.id, t.phase, t.step, t.item, t.attempt, t.error::text, t.available_at)
+        FROM ekiden.api_tasks t
+        WHERE t.session_id = s.id AND t.queued AND t.error IS NOT NULL
+        ORDER BY t.available_at LIMIT 1) AS retry,
+       (SELECT ROW (count(*), sum(c.input_tokens), sum(c.output_tokens), sum(c.cost_usd),
+                    count(*) FILTER (WHERE c.kind = 'ask' AND c.cost_usd IS NULL),
+                    array_agg(DISTINCT c.provider || ':' || c.model)
+                        FILTER (WHERE c.kind = 'ask' AND c.answered))
+        FROM (SELECT DISTINCT ON (k.task_id, k.attempt, k.number) k.kind, k.provider, k.model,
+                     k.input_tokens, k.output_tokens, k.cost_usd, k.answer IS NOT NULL AS answered
+              FROM ekiden.calls k WHERE k.session_id = s.id
+              ORDER BY k.task_id, k.attempt, k.number, k.answer IS NULL) c) AS usage,
+       (SELECT r.id FROM ekiden.revisions r
+        WHERE r.session_id = s.id AND r.phase = s.phase AND r.generation = s.generation
+        ORDER BY r.number DESC LIMIT 1) AS revision
+FROM ekiden.sessions s JOIN ekiden.flows f ON f.id = s.flow_id
+WHERE s.id = $1;
 
--- name: pending_retry
--- The failed attempt the session now waits to repeat, if there is one.
-SELECT t.phase, t.step, t.item, t.attempt, t.id, t.error::text, t.available_at
-FROM ekiden.api_tasks t
-WHERE t.session_id = $1 AND t.queued AND t.error IS NOT NULL
-ORDER BY t.available_at LIMIT 1;
-
--- name: session_usage
--- What the session's calls took: calls, tokens as far as known, cost as far as known. A call that
--- broke off and whose answer was fetched later has two rows: the one with the answer counts.
-SELECT count(*) AS calls, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
-       sum(cost_usd) AS cost_usd,
-       count(*) FILTER (WHERE kind = 'ask' AND cost_usd IS NULL) AS unpriced,
-       array_agg(DISTINCT provider || ':' || model)
-           FILTER (WHERE kind = 'ask' AND answered) AS models
-FROM (SELECT DISTINCT ON (task_id, attempt, number) kind, provider, model, input_tokens,
-             output_tokens, cost_usd, answer IS NOT NULL AS answered
-      FROM ekiden.calls WHERE session_id = $1
-      ORDER BY task_id, attempt, number, answer IS NULL) c;
 
 -- name: list_revisions
 -- Every revision of every phase, oldest first, with its output.
@@ -224,12 +232,6 @@ SELECT r.id, r.phase, r.generation, r.number, r.author, r.created_at, r.approved
        coalesce(r.output, t.result)::text AS output
 FROM ekiden.revisions r LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id
 WHERE r.session_id = $1 ORDER BY r.phase, r.generation, r.number;
-
--- name: standing_revision
--- The revision a gate would approve now.
-SELECT r.id FROM ekiden.sessions s JOIN ekiden.revisions r
-    ON r.session_id = s.id AND r.phase = s.phase AND r.generation = s.generation
-WHERE s.id = $1 ORDER BY r.number DESC LIMIT 1;
 
 -- name: list_tasks
 -- Every task of a session, in running order.
