@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 PG15   := /usr/lib/postgresql/15/bin
 ON_15  := $(addprefix tests/worker/test_,relay.py death.py heart.py errors.py partials.py)
 
-.PHONY: help demo up test check bench bench-handoff chaos chaos-short mutants fmt clean
+.PHONY: help demo up test check bench bench-handoff chaos chaos-short mutants lock fmt clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,11 @@ chaos-short: $(READY)  ## the same in small, in under four minutes
 
 mutants: $(READY)  ## take out one safeguard after the other; the suite must notice (4 minutes)
 	$(BIN)/python -m chaos.mutants
+
+lock:  ## pin what pyproject.toml asks for, with hashes; pins that still fit are kept
+	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install -q --disable-pip-version-check uv
+	@for group in run dev; do build/lock/bin/uv pip compile -q --universal --generate-hashes --no-header \
+	  --python-version 3.11 $$([ $$group = dev ] && echo --group dev) -o requirements/$$group.txt pyproject.toml; done
 
 fmt: $(READY)  ## let ruff fix what it can
 	$(BIN)/ruff check --fix .

@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host.strip("[]"),
                 port=settings.port,
-                http="h11",
+                http="httptools",
                 ws="none",
                 lifespan="on",
                 log_config=None,

@@ -27,7 +27,7 @@ class Services:
     settings: ApiSettings
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:  # a plain function would run in a thread
     services: Services = request.app.state.services
     return services
 
