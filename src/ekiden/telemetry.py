@@ -16,6 +16,7 @@ attempt:
     answer_repaired     complaint, left  (debug)           a useless answer got another turn
     answer_fetched      task, asked_in                     the provider had kept it; not paid twice
     partials_unsaved    error                              what running calls say is not saved
+    metrics_uncounted   error                              a roll-up failed; the next does it
     database_lost       error, next_try_s                  the database does not answer
     database_back       after_s                            it does again
     worker_fenced       worker, busy                       it cannot renew its lease: steps stopped
@@ -42,6 +43,7 @@ _LEVELS = {
     "attempt_failed": logging.ERROR,
     "database_lost": logging.WARNING,
     "partials_unsaved": logging.WARNING,
+    "metrics_uncounted": logging.WARNING,
     "worker_lost": logging.ERROR,
     "worker_fenced": logging.ERROR,
 }

@@ -11,7 +11,15 @@ from importlib.metadata import version
 import uvicorn
 from fastapi import FastAPI
 
-from ekiden.api import openapi, problems, routes_engine, routes_sessions, routes_views
+from ekiden.api import (
+    openapi,
+    problems,
+    routes_engine,
+    routes_metrics,
+    routes_sessions,
+    routes_views,
+)
+from ekiden.api.counting import Counting
 from ekiden.api.guard import Guard
 from ekiden.api.services import Services
 from ekiden.api.settings import ApiSettings, check_bind
@@ -36,6 +44,7 @@ def create_app(sessions: Sessions, *, doorbell: DoorbellLike, settings: ApiSetti
     """
     check_bind(settings.host, settings.api_key)
     watchers = Watchers(doorbell, settings)
+    counting = Counting(sessions.metrics)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -46,6 +55,7 @@ def create_app(sessions: Sessions, *, doorbell: DoorbellLike, settings: ApiSetti
             watchers.close()
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
+            await counting.close()
 
     app = FastAPI(
         title="Ekiden",
@@ -56,8 +66,10 @@ def create_app(sessions: Sessions, *, doorbell: DoorbellLike, settings: ApiSetti
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat whatever Host it was asked with
     )
-    app.state.services = Services(sessions=sessions, watchers=watchers, settings=settings)
-    for module in (routes_sessions, routes_views, routes_engine):
+    app.state.services = Services(
+        sessions=sessions, watchers=watchers, counting=counting, settings=settings
+    )
+    for module in (routes_sessions, routes_views, routes_engine, routes_metrics):
         app.include_router(module.router)
     problems.install(app, sessions.address)
     openapi.document(app, with_key=bool(settings.api_key))

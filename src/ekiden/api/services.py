@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request
 
+from ekiden.api.counting import Counting
 from ekiden.api.limits import INT64_MAX
 from ekiden.api.problems import Refusal
 from ekiden.api.settings import ApiSettings
@@ -24,6 +25,7 @@ class Services:
 
     sessions: Sessions
     watchers: Watchers
+    counting: Counting
     settings: ApiSettings
 
 

@@ -135,6 +135,11 @@ class Watchers:
         return longest * random.uniform(0.8, 1.0)  # noqa: S311 - spreads load, guards nothing
 
     @property
+    def listening(self) -> bool:
+        """Whether this process hears doorbells now."""
+        return self._doorbell.listening
+
+    @property
     def heartbeat(self) -> float:
         """Seconds of silence before a sign of life."""
         return self._settings.heartbeat

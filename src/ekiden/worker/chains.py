@@ -48,6 +48,7 @@ class Chains:
     ) -> None:
         self.free = capacity
         self.closing = False  # hand nothing on to ourselves any more
+        self.ended = 0  # attempts so far
         self._look_again = look_again
         self._slot_freed = slot_freed
         self._flow_of = flow_of
@@ -151,6 +152,7 @@ class Chains:
         known = self._running.get(task.id)
         if known is not None and known[0] is chain:
             del self._running[task.id]
+            self.ended += 1
 
     async def _attempt(self, task: ClaimedTask, leg: Leg) -> tuple[list[ClaimedTask], Leg] | None:
         """Run one attempt and commit it; None when nothing follows here."""

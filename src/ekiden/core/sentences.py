@@ -1,0 +1,68 @@
+"""What the figures say, as sentences, in English and in Japanese."""
+
+from __future__ import annotations
+
+from ekiden.core.bottlenecks import Bottleneck
+from ekiden.core.metrics import Window
+
+_LITTLE = 0.05  # a change or a share below this is not worth a word
+
+_BEFORE = {
+    Window.D7: ("the week before", "前の週"),
+    Window.H24: ("the day before", "前の日"),
+}
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as English text, to two or three digits."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 172_800:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.1f} days"
+
+
+def duration_ja(seconds: float) -> str:
+    """Return a duration as Japanese text, to two or three digits."""
+    number, unit = duration(seconds).split()
+    names = {"ms": "ミリ秒", "s": "秒", "min": "分", "h": "時間", "days": "日"}
+    return f"{number} {names[unit]}"
+
+
+def percent(share: float) -> str:
+    """Return a share as text."""
+    return f"{share * 100:.0f} %"
+
+
+def of_bottleneck(found: Bottleneck, window: Window) -> dict[str, str]:
+    """Say what a step's time goes to, by language."""
+    key = found.step.key
+    en = [f"Phase {key.phase} {key.step} is {percent(found.share)} of machine time"]
+    ja = [f"フェーズ {key.phase} {key.step} が処理時間の {percent(found.share)}"]
+    en.append(f"p95 {duration(found.p95_s)}")
+    ja.append(f"p95 {duration_ja(found.p95_s)}")
+    if found.source is not None:
+        slow = found.source
+        en.append(f"slowest source {slow.name} (p95 {duration(slow.p95_s)})")
+        ja.append(f"最も遅いソースは {slow.name}（p95 {duration_ja(slow.p95_s)}）")
+    if found.retries > 0:
+        en.append(f"{percent(found.retries)} of its attempts are retries")
+        ja.append(f"試行の {percent(found.retries)} は再試行")
+    if found.trend is not None:
+        before = _BEFORE.get(window, (f"the {window} before", f"その前の {window}"))
+        if abs(found.trend) < _LITTLE:
+            en.append(f"as long as {before[0]}")
+            ja.append(f"{before[1]}と同じ")
+        else:
+            slower = found.trend > 0
+            en.append(
+                f"{percent(abs(found.trend))} {'slower' if slower else 'faster'} than {before[0]}"
+            )
+            ja.append(f"{before[1]}より {percent(abs(found.trend))} {'遅い' if slower else '速い'}")
+    return {"en": "; ".join(en) + ".", "ja": "、".join(ja) + "。"}
