@@ -223,3 +223,21 @@ async def test_a_flow_that_is_not_there_and_a_window_that_is_none(
     empty = await asked(client, "/api/metrics/summary")
     assert empty["attempts"]["total"] == 0
     assert empty["attempts"]["errorRate"] is None
+
+
+async def test_the_path_of_a_session_is_its_whole_life(loaded: httpx2.AsyncClient, house: House):
+    (line, *_) = await house.sessions.find(flow="planted")
+    found = await asked(loaded, f"/api/planted/cot-session/{line.id}/timing")
+    lived = await house.pool.fetchval(
+        "SELECT extract(epoch FROM completed_at - created_at)::float8 FROM ekiden.sessions"
+        " WHERE id = $1",
+        line.id,
+    )
+    assert sum(s["seconds"] for s in found["path"]) == pytest.approx(lived, abs=0.005)
+    assert sum(found["seconds"].values()) == pytest.approx(lived, abs=0.005)
+    execute = max(found["steps"], key=lambda s: s["share"])
+    assert (execute["phase"], execute["step"]) == (1, "EXECUTE")
+    assert (execute["attempts"], execute["repeated"]) == (ITEMS + 1, 1)
+    assert execute["slowestSource"]["name"].startswith("search:archive")
+    assert found["seconds"]["human"] > 0
+    assert "Phase 1 EXECUTE" in found["sentences"]["en"][1]

@@ -15,6 +15,7 @@ from ekiden.api import (
     openapi,
     problems,
     routes_engine,
+    routes_inside,
     routes_metrics,
     routes_sessions,
     routes_views,
@@ -69,7 +70,7 @@ def create_app(sessions: Sessions, *, doorbell: DoorbellLike, settings: ApiSetti
     app.state.services = Services(
         sessions=sessions, watchers=watchers, counting=counting, settings=settings
     )
-    for module in (routes_sessions, routes_views, routes_engine, routes_metrics):
+    for module in (routes_sessions, routes_views, routes_inside, routes_engine, routes_metrics):
         app.include_router(module.router)
     problems.install(app, sessions.address)
     openapi.document(app, with_key=bool(settings.api_key))

@@ -295,9 +295,7 @@ class BottleneckShown(Shown):
     p95_s: float
     slowest_source: SlowSourceShown | None
     retries: float = Field(description="share of its attempts that repeat one that went wrong")
-    trend: float | None = Field(
-        description="how much longer than the window before; 0.1 is 10 %"
-    )
+    trend: float | None = Field(description="how much longer than the window before; 0.1 is 10 %")
     sentences: dict[str, str] = Field(description="the same in words, by language")
 
     @classmethod

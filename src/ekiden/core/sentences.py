@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ekiden.core.bottlenecks import Bottleneck
 from ekiden.core.metrics import Window
+from ekiden.core.timing import Kind, Timing
 
 _LITTLE = 0.05  # a change or a share below this is not worth a word
 
@@ -66,3 +67,35 @@ def of_bottleneck(found: Bottleneck, window: Window) -> dict[str, str]:
             )
             ja.append(f"{before[1]}より {percent(abs(found.trend))} {'遅い' if slower else '速い'}")
     return {"en": "; ".join(en) + ".", "ja": "、".join(ja) + "。"}
+
+
+def of_session(found: Timing, steps: int = 3) -> dict[str, list[str]]:
+    """Say where a session's time went, by language; the ``steps`` largest steps."""
+    waiting = found.seconds[Kind.QUEUE] + found.seconds[Kind.BACKOFF]
+    human = found.seconds[Kind.HUMAN]
+    en = [
+        f"{duration(found.machine)} of machine time, {duration(waiting)} of waiting, "
+        f"{duration(human)} of people."
+    ]
+    ja = [
+        f"処理 {duration_ja(found.machine)}、待ち {duration_ja(waiting)}、"
+        f"人の判断 {duration_ja(human)}。"
+    ]
+    for step in sorted(found.steps, key=lambda s: -s.machine)[:steps]:
+        if not step.machine:
+            continue
+        ours = [f"Phase {step.phase} {step.step} is {percent(step.share)} of machine time"]
+        theirs = [f"フェーズ {step.phase} {step.step} が処理時間の {percent(step.share)}"]
+        if step.slowest_source is not None:
+            name, seconds, _ = step.slowest_source
+            ours.append(f"slowest source {name} ({duration(seconds)})")
+            theirs.append(f"最も遅いソースは {name}（{duration_ja(seconds)}）")
+        if step.repeated:
+            ours.append(f"{step.repeated} of its {step.attempts} attempts had to be repeated")
+            theirs.append(f"{step.attempts} 回の試行のうち {step.repeated} 回はやり直し")
+        if lost := step.seconds.get(Kind.BACKOFF, 0.0) + step.seconds.get(Kind.QUEUE, 0.0):
+            ours.append(f"it waited {duration(lost)}")
+            theirs.append(f"待ち {duration_ja(lost)}")
+        en.append("; ".join(ours) + ".")
+        ja.append("、".join(theirs) + "。")
+    return {"en": en, "ja": ja}

@@ -17,6 +17,7 @@ from ekiden.core.model import Event, Options
 from ekiden.core.progress import progress
 from ekiden.errors import Conflict, DatabaseError, NoGate, NotFound, StaleRevision, UnknownFlow
 from ekiden.store.connection import address_of, parse_session_id, translated
+from ekiden.store.inside import Inside
 from ekiden.store.metrics import Metrics
 from ekiden.store.partials import Partials
 from ekiden.store.queries import sql
@@ -64,6 +65,7 @@ class Sessions:
         self._dsn = dsn
         self.partials = Partials(pool, dsn)
         self.metrics = Metrics(pool, dsn)
+        self.inside = Inside(pool, dsn)
 
     @property
     def address(self) -> str:
