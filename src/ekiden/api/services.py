@@ -37,6 +37,7 @@ async def _services(request: Request) -> Services:  # a plain function would run
 Here = Annotated[Services, Depends(_services)]
 FlowName = Annotated[str, Path(description="name of a flow, as GET /api/flows lists it")]
 SessionId = Annotated[str, Path(alias="sessionId", description="a UUID")]
+CallId = Annotated[int, Path(alias="callId", ge=1, le=INT64_MAX)]
 TaskId = Annotated[int, Path(alias="taskId", ge=1, le=INT64_MAX)]
 IdempotencyKey = Annotated[
     str | None,

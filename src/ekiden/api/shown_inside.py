@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field
 
 from ekiden.api.shown import Shown
 from ekiden.core import timing
+from ekiden.core.difference import Difference
+from ekiden.core.records import CallInside
 from ekiden.core.sentences import of_session
 from ekiden.core.timing import Kind
 
@@ -95,4 +98,92 @@ class TimingShown(Shown):
             steps=[StepTimeShown.of(step) for step in found.steps],
             path=[SegmentShown.model_validate(s) for s in found.path],
             sentences=of_session(found),
+        )
+
+
+class CallInsideShown(Shown):
+    """One call: what was asked, and what came back."""
+
+    id: int
+    task_id: int
+    phase: int
+    step: str
+    item: int
+    generation: int
+    attempt: int
+    number: int
+    kind: str
+    provider: str
+    model: str
+    outcome: str
+    error: str | None = Field(description="why there is no answer, or why it is of no use")
+    http_status: int | None
+    content_type: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    started_at: datetime
+    finished_at: datetime
+    seconds: float
+    request: Any = Field(description="messages, schema and parameters, as they were asked")
+    request_hash: str = Field(description="SHA-256, hex: equal requests have equal hashes")
+    answer_bytes: int | None = Field(description="its length; all of it is at .../answer")
+    answer: str | None = Field(description="its beginning, as text")
+
+    @classmethod
+    def of(cls, call: CallInside) -> Self:
+        """Show a call."""
+        fields = {
+            name: getattr(call, name)
+            for name in cls.model_fields
+            if name not in {"seconds", "request", "answer"}
+        }
+        return cls(
+            **fields,
+            seconds=round((call.finished_at - call.started_at).total_seconds(), 4),
+            request=_json_or_text(call.request),
+            answer=None if call.answer is None else call.answer.decode("utf-8", "replace"),
+        )
+
+
+def _json_or_text(data: bytes) -> Any:
+    text = data.decode("utf-8", "replace")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+class DifferenceShown(Shown):
+    """The calls of two attempts with one number."""
+
+    number: int
+    before: int | None = Field(description="the call's id")
+    after: int | None
+    outcomes: list[str | None]
+    request: list[str] = Field(description="a unified diff; empty when nothing differs")
+    answer: list[str]
+
+
+class DifferenceList(Shown):
+    """What differs between two attempts."""
+
+    task_id: int
+    before: int = Field(description="an attempt's number")
+    after: int
+    outcomes: list[str]
+    errors: list[str | None]
+    calls: list[DifferenceShown]
+
+    @staticmethod
+    def line(found: Difference) -> DifferenceShown:
+        """Show one pair of calls."""
+        pair = (found.before, found.after)
+        return DifferenceShown(
+            number=found.number,
+            before=found.before.id if found.before else None,
+            after=found.after.id if found.after else None,
+            outcomes=[call.outcome if call else None for call in pair],
+            request=found.request,
+            answer=found.answer,
         )

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import asyncpg
 import orjson
@@ -21,37 +17,7 @@ from ekiden.store.inside import Inside
 from ekiden.store.metrics import Metrics
 from ekiden.store.partials import Partials
 from ekiden.store.queries import sql
-
-R = TypeVar("R")
-
-_JSON = {
-    "input", "error", "flow_phases", "phases", "input_schema", "output", "request", "result",
-    "body", "sources", "data",
-}  # fmt: skip
-
-
-# orjson makes floats of integers beyond 64 bits, and refuses what is no float.
-_LONG_INTEGER = re.compile("[0-9]{19}")
-
-
-def _decoded(text: str) -> Any:
-    return json.loads(text) if _LONG_INTEGER.search(text) else orjson.loads(text)
-
-
-def decode(kind: type[R], row: Mapping[str, Any] | asyncpg.Record) -> R:
-    """Make a record of a row; columns that hold JSON text are decoded."""
-    return kind(
-        **{
-            key: _decoded(value) if key in _JSON and isinstance(value, str) else value
-            for key, value in row.items()
-        }
-    )
-
-
-def _in_order(kind: type[R], row: tuple[Any, ...]) -> R:
-    """Make a record of a row within a row: its values have no names, but the record's order."""
-    names = (field.name for field in fields(cast("Any", kind)))
-    return decode(kind, dict(zip(names, row, strict=True)))
+from ekiden.store.rows import decode, in_order
 
 
 class Sessions:
@@ -293,9 +259,9 @@ class Sessions:
         )
         return progress(
             decode(records.Session, found),
-            [_in_order(records.StepCount, c) for c in counts],
-            None if retry is None else _in_order(records.PendingRetry, retry),
-            _in_order(records.SessionUsage, usage),
+            [in_order(records.StepCount, c) for c in counts],
+            None if retry is None else in_order(records.PendingRetry, retry),
+            in_order(records.SessionUsage, usage),
             revision,
         )
 

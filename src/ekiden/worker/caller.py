@@ -28,6 +28,7 @@ from ekiden.providers.protocol import (
     Usage,
     storable,
 )
+from ekiden.redaction import redact, redact_bytes
 from ekiden.store.ledger import Call, PaidAnswer
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.partial_writer import PartialStream
@@ -60,7 +61,7 @@ class Caller:
             provider=provider,
             model=model,
             request_hash=hashlib.sha256(asked).digest(),
-            request=asked,
+            request=redact_bytes(asked),
         )
 
     @property
@@ -224,4 +225,4 @@ def note_usage(call: Call, usage: Usage) -> None:
 
 def plain(text: str) -> str:
     """Return a message as it is stored."""
-    return storable(text)[:4000]
+    return redact(storable(text)[:4000])

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from ekiden import failpoint, telemetry
+from ekiden.attempt_log import AttemptLog
 from ekiden.core.model import ClaimedTask
 from ekiden.core.retry import GiveUp, decide_retry
 from ekiden.errors import DatabaseError, DatabaseUnreachable, StepError
@@ -156,10 +157,11 @@ class Chains:
 
     async def _attempt(self, task: ClaimedTask, leg: Leg) -> tuple[list[ClaimedTask], Leg] | None:
         """Run one attempt and commit it; None when nothing follows here."""
+        log = AttemptLog(task).begin()
         try:
             finished = await self._executor.run(task, leg)
         except Exception as error:  # noqa: BLE001 - whatever a flow raises ends its attempt
-            await self._attempt_failed(task, leg, error)
+            await self._attempt_failed(task, leg, error, log)
             return None
         completion = finished.completion
         extra = 0
@@ -176,7 +178,7 @@ class Chains:
             failpoint.reach("commit.after", task.step, task.phase)
             used = max(0, len(following or ()) - 1)
         except StepError as error:
-            await self._attempt_failed(task, leg, error)
+            await self._attempt_failed(task, leg, error, log)
             return None
         finally:
             self.free += extra - used
@@ -190,7 +192,9 @@ class Chains:
         data = await patiently(lambda: self._tasks.load_sessions([task.session_id]))
         return Leg.of(self._flow_of[task.flow_id], data[task.session_id])
 
-    async def _attempt_failed(self, task: ClaimedTask, leg: Leg, raised: Exception) -> None:
+    async def _attempt_failed(
+        self, task: ClaimedTask, leg: Leg, raised: Exception, log: AttemptLog
+    ) -> None:
         if _met_no_database(raised):
             await self._put_off(task, raised)
             return
@@ -223,6 +227,9 @@ class Chains:
             self._look_again()  # the timer must know of it, even if its ring is lost
         if not held:
             telemetry.emit("attempt_refused", **_where(task))
+        elif lines := log.as_json():
+            with suppress(DatabaseError):  # nothing depends on it
+                await self._tasks.keep_log(task, lines)
 
     async def _put_off(self, task: ClaimedTask, raised: Exception) -> None:
         """Give back a task whose step met no database; the attempt does not count."""

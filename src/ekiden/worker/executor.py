@@ -13,6 +13,7 @@ from ekiden.core.model import ClaimedTask, Error, StepKind
 from ekiden.errors import CannotHeal, ResultInvalid, StepError, StepTimeout
 from ekiden.flows.registry import Codec, CompiledFlow, CompiledStep
 from ekiden.providers.protocol import Provider, storable
+from ekiden.redaction import redact
 from ekiden.search.protocol import SearchEngine
 from ekiden.store.tasks import Completion
 from ekiden.worker.context import StepContext
@@ -187,11 +188,11 @@ def _drafts(flow: CompiledFlow, outputs: dict[int, str]) -> list[tuple[str, str,
 def describe(error: BaseException) -> Error:
     """Say what went wrong, for people and for developers."""
     if isinstance(error, StepError):
-        said = error.message[:_LONGEST_MESSAGE]
+        said = redact(error.message[:_LONGEST_MESSAGE])
         return Error(kind=type(error).__name__, message=said, retryable=error.retryable)
     return Error(
         kind=type(error).__name__,
-        message=f"{type(error).__name__}: {error}"[:_LONGEST_MESSAGE],
+        message=redact(f"{type(error).__name__}: {error}"[:_LONGEST_MESSAGE]),
         retryable=not isinstance(error, _MISTAKES),
-        detail="".join(traceback.format_exception(error))[-8000:],
+        detail=redact("".join(traceback.format_exception(error))[-8000:]),
     )

@@ -1,4 +1,4 @@
--- What was, counted: no question about the past reads the past.
+-- What was, counted: no question about the past reads the past. And what failed attempts logged.
 --
 --   attempts, calls, reviews ──(now and then, what is new)──> metric_rollups
 --                                        └── metric_watermark: counted up to here
@@ -55,3 +55,13 @@ SELECT coalesce((SELECT created_at FROM ekiden.sessions ORDER BY id LIMIT 1), ek
 
 -- How many wait for a person. Its predicate changes where that of sessions_with_tasks does.
 CREATE INDEX sessions_at_gates ON ekiden.sessions (flow_id) WHERE status = 'AWAITING_REVIEW';
+
+CREATE TABLE ekiden.attempt_logs (
+    session_id uuid NOT NULL,
+    task_id    bigint NOT NULL,
+    attempt    int NOT NULL,
+    lines      json NOT NULL,           -- [{at, level, event, ...}], oldest first, without secrets
+    PRIMARY KEY (task_id, attempt)
+);
+COMMENT ON TABLE ekiden.attempt_logs IS
+    'What attempts logged that failed: the newest lines of each. Others leave nothing here.';

@@ -30,3 +30,46 @@ ORDER BY id;
 -- When each generation of each phase began, and the time now.
 SELECT phase, generation, started_at, ekiden.now() AS now FROM ekiden.phase_runs
 WHERE session_id = $1 ORDER BY started_at, phase, generation;
+
+-- name: keep_attempt_log
+-- Keeps what an attempt that failed has logged.
+INSERT INTO ekiden.attempt_logs (session_id, task_id, attempt, lines)
+VALUES ($1, $2, $3, $4::json) ON CONFLICT DO NOTHING;
+
+-- name: get_task
+-- One task of a session ($1).
+SELECT id, phase, step, item, generation, status, queued, awaiting, attempt, available_at,
+       worker_id, request::text, result::text, error::text, created_at, started_at, completed_at
+FROM ekiden.api_tasks WHERE session_id = $1 AND id = $2;
+
+-- name: attempt_insides
+-- Where each attempt of a task ran, and what it logged if it failed.
+SELECT n.number, w.host, w.pid, w.software, l.lines::text AS logs
+FROM (SELECT number, worker_id FROM ekiden.attempts WHERE task_id = $2
+      UNION ALL
+      SELECT attempt, worker_id FROM ekiden.api_tasks WHERE id = $2 AND status = 'RUNNING') n
+LEFT JOIN ekiden.workers w ON w.id = n.worker_id
+LEFT JOIN ekiden.attempt_logs l ON l.task_id = $2 AND l.attempt = n.number
+WHERE EXISTS (SELECT FROM ekiden.api_tasks WHERE id = $2 AND session_id = $1)
+ORDER BY n.number;
+
+-- name: get_call
+-- One call of a session ($1), with its request and the beginning of its answer ($3 bytes).
+SELECT c.id, c.task_id, t.phase, t.step, t.item, t.generation, c.attempt, c.number, c.kind,
+       c.provider, c.model, c.outcome, c.error, c.http_status, c.content_type, c.input_tokens,
+       c.output_tokens, c.cost_usd, c.started_at, c.finished_at, c.request,
+       encode(c.request_hash, 'hex') AS request_hash, octet_length(c.answer) AS answer_bytes,
+       substring(c.answer FROM 1 FOR $3) AS answer
+FROM ekiden.calls c JOIN ekiden.api_tasks t ON t.id = c.task_id
+WHERE c.session_id = $1 AND c.id = $2;
+
+-- name: call_answer
+-- The answer of a call, byte for byte; null when none came.
+SELECT answer FROM ekiden.calls WHERE session_id = $1 AND id = $2;
+
+-- name: calls_of_attempts
+-- The calls of two attempts ($3) of a task, with request and answer, as far as $4 bytes of each.
+SELECT id, attempt, number, outcome, error, substring(request FROM 1 FOR $4) AS request,
+       substring(answer FROM 1 FOR $4) AS answer
+FROM ekiden.calls WHERE session_id = $1 AND task_id = $2 AND attempt = ANY ($3::int[])
+ORDER BY attempt, number, id;
