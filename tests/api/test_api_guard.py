@@ -156,8 +156,9 @@ async def test_every_answer_carries_the_headers_that_protect(client: httpx2.Asyn
 
 
 async def test_no_get_changes_anything(relay: Relay, client: httpx2.AsyncClient, base: str):
-    made = (await client.post(f"{base}/create", json={"theme": "t"})).json()["sessionId"]
-    tables = ("sessions", "api_tasks", "events", "reviews", "revisions", "attempts")
+    given = {"theme": "t", "start": True}
+    made = (await client.post(f"{base}/create", json=given)).json()["sessionId"]
+    tables = ("sessions", "api_tasks", "events", "reviews", "revisions", "attempts", "calls")
 
     async def state() -> list[object]:
         return [
@@ -165,12 +166,19 @@ async def test_no_get_changes_anything(relay: Relay, client: httpx2.AsyncClient,
             for table in tables
         ]
 
-    before = await state()
+    await relay.fail(made)
+    call = await relay.pool.fetchval(
+        "INSERT INTO ekiden.calls (session_id, task_id, attempt, number, kind, provider, model,"
+        " request_hash, request, answer, outcome, started_at, finished_at)"
+        " VALUES ($1, 1, 1, 1, 'ask', 'p', 'm', '', '{}', 'x', 'ANSWERED', now(), now())"
+        " RETURNING id",
+        made,
+    )
     await client.post(f"{base}/{made}/cancel")  # so that the event stream ends
     before = await state()
     for method, path in every_route(relay):
         if method == "GET":
-            url = path.format(flow="demo", sessionId=made, taskId=1)
+            url = path.format(flow="demo", sessionId=made, taskId=1, callId=call)
             assert (await client.get(url)).status_code == 200, url
     assert await state() == before
 

@@ -11,8 +11,10 @@ import typer
 
 from ekiden.cli import exits
 from ekiden.cli.compose import Database, actor, open_store, run_async
+from ekiden.cli.sessions import Format
 from ekiden.cli.words import ago, camel, clean, one_line, readable, table, to_json
 from ekiden.config import load_settings
+from ekiden.core import recording
 from ekiden.core.model import SessionState
 from ekiden.core.records import DraftLine
 from ekiden.errors import EkidenError
@@ -142,13 +144,15 @@ def _told(progress: dict[str, Any], text: str, *, machine: bool) -> None:
         typer.echo(f"A worker goes on with it; or here: ekiden resume {progress['sessionId']}")
 
 
-def export(session_id: str, *, markdown: bool, output: Path | None) -> None:
+def export(session_id: str, *, form: Format, output: Path | None) -> None:
     """Write a session."""
 
     async def gather(sessions: Sessions) -> str:
         session = await sessions.get(session_id)
+        if form is Format.RECORDING:
+            return recording.write(await sessions.inside.recording(session))
         drafts = await sessions.drafts(session_id)
-        if markdown:
+        if form is Format.MD:
             return f"# {one_line(session.title)}\n\n{_markdown(drafts)}"
         tasks = [
             camel(task)

@@ -43,8 +43,8 @@ def compare(before: Sequence[Asked], after: Sequence[Asked]) -> list[Difference]
             number=number,
             before=(one := ours.get(number)),
             after=(other := theirs.get(number)),
-            request=_diff(one.request if one else b"", other.request if other else b""),
-            answer=_diff((one and one.answer) or b"", (other and other.answer) or b""),
+            request=difference(one.request if one else b"", other.request if other else b""),
+            answer=difference((one and one.answer) or b"", (other and other.answer) or b""),
         )
         for number in sorted({*ours, *theirs})
     ]
@@ -59,7 +59,8 @@ def _by_number(calls: Sequence[Asked]) -> dict[int, Asked]:
     return found
 
 
-def _diff(before: bytes, after: bytes) -> list[str]:
+def difference(before: bytes, after: bytes) -> list[str]:
+    """Return a unified diff of two texts, JSON laid out; empty when they are equal."""
     if before == after:
         return []
     return list(

@@ -186,15 +186,7 @@ class StepContext:
             # Another attempt throws other dice; so do two equal questions of one attempt.
             seed=self._task.attempt * 1000 + self._caller.made,
         )
-        asked = _canonical(
-            {
-                "messages": [[m.role, m.content] for m in turns],
-                "schema": request.schema,
-                "maxTokens": request.max_tokens,
-                "temperature": request.temperature,
-            }
-        )
-        call = self._caller.new("ask", provider.name, provider.model, asked)
+        call = self._caller.new("ask", provider.name, provider.model, canonical_ask(request))
         while (paid := await self._caller.paid(call)) is not None:
             then, answer = paid
             raw = RawAnswer(
@@ -238,7 +230,7 @@ class StepContext:
             raise SearchError("This worker has nothing to search. Add a folder: ekiden sources add")
         engine = self._search
         language = getattr(self.input, "language", "en")
-        asked = _canonical({"query": query, "limit": limit, "language": language})
+        asked = canonical_search(query, limit=limit, language=language)
         call = self._caller.new("search", "search", engine.name, asked)
         if (paid := await self._caller.paid(call)) is not None:
             return _SOURCES.validate_json(paid[1].answer)
@@ -252,6 +244,23 @@ class StepContext:
             return _SOURCES.validate_json(raw.body)
 
         return await self._caller.make(call, send, understand)
+
+
+def canonical_ask(request: ModelRequest) -> bytes:
+    """Return what makes two questions the same: all of it but the dice."""
+    return _canonical(
+        {
+            "messages": [[m.role, m.content] for m in request.messages],
+            "schema": request.schema,
+            "maxTokens": request.max_tokens,
+            "temperature": request.temperature,
+        }
+    )
+
+
+def canonical_search(query: str, *, limit: int, language: str) -> bytes:
+    """Return what makes two searches the same."""
+    return _canonical({"query": query, "limit": limit, "language": language})
 
 
 def _canonical(request: dict[str, Any]) -> bytes:
