@@ -7,15 +7,21 @@ from datetime import timedelta
 
 from ekiden.store.metrics import Metrics
 
-FRESH = timedelta(seconds=15)  # figures this old are shown as they are
+FRESH = timedelta(seconds=15)
 PATIENCE = 2.0  # seconds; what takes longer goes on, and the answer says how far it is counted
 
 
 class Counting:
-    """One roll-up at a time for all requests of this process."""
+    """One roll-up at a time for all requests of this process.
 
-    def __init__(self, metrics: Metrics) -> None:
+    Args:
+        metrics: where.
+        fresh: figures this old are shown as they are; None is ``FRESH``.
+    """
+
+    def __init__(self, metrics: Metrics, *, fresh: timedelta | None = None) -> None:
         self._metrics = metrics
+        self._fresh = fresh
         self._task: asyncio.Task[None] | None = None
 
     async def catch_up(self) -> None:
@@ -38,7 +44,8 @@ class Counting:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _count(self) -> None:
-        while await self._metrics.roll_up(older_than=FRESH):
+        fresh = FRESH if self._fresh is None else self._fresh
+        while await self._metrics.roll_up(older_than=fresh):
             pass
 
 

@@ -161,11 +161,11 @@ class Now(Shown):
     queue: QueueShown
     sessions: dict[str, int] = Field(description="those that have not ended, by status")
     workers: WorkersShown
-    doorbell_listening: bool = Field(description="of the process that answers")
+    doorbell_listening: bool | None = Field(description="of the process that answers")
     database: DatabaseShown
 
     @classmethod
-    def of(cls, present: Present, *, listening: bool) -> Self:
+    def of(cls, present: Present, *, listening: bool | None) -> Self:
         """Show the present."""
         count = {w.state: w.n for w in present.workers}
         here = [w for w in present.workers if w.state in {"ALIVE", "DRAINING"}]
@@ -199,7 +199,13 @@ class Summary(Windowed):
 
     @classmethod
     def of(
-        cls, past: Past, present: Present, window: Window, flow: str | None, *, listening: bool
+        cls,
+        past: Past,
+        present: Present,
+        window: Window,
+        flow: str | None,
+        *,
+        listening: bool | None = None,
     ) -> Self:
         """Show a window, and the present."""
         facts = past.facts

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ekiden import __version__
-from ekiden.cli import doctor, models, prune, run, sessions, sources, step, up, verify
+from ekiden.cli import doctor, models, prune, run, sessions, sources, step, top, up, verify
 from ekiden.cli.exits import code_of
 from ekiden.errors import EkidenError
 
@@ -60,6 +60,7 @@ def _root(
 
 run.register(app)
 step.register(app)
+top.register(app)
 up.register(app)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(sources.app, name="sources")

@@ -50,8 +50,8 @@ COMMENT ON TABLE ekiden.metric_watermark IS
 
 -- Whatever a database has done before is counted too, a day at a time.
 INSERT INTO ekiden.metric_watermark (rolled_to)
-SELECT coalesce((SELECT created_at FROM ekiden.sessions ORDER BY id LIMIT 1), ekiden.now())
-       - interval '1 day';
+SELECT coalesce((SELECT created_at - interval '1 day' FROM ekiden.sessions ORDER BY id LIMIT 1),
+                ekiden.now());
 
 -- How many wait for a person. Its predicate changes where that of sessions_with_tasks does.
 CREATE INDEX sessions_at_gates ON ekiden.sessions (flow_id) WHERE status = 'AWAITING_REVIEW';
