@@ -17,7 +17,7 @@ from decimal import Decimal
 from time import monotonic
 from typing import TypeVar
 
-from ekiden import failpoint, telemetry
+from ekiden import failpoint, telemetry, tracing
 from ekiden.core.model import CallOutcome, ClaimedTask
 from ekiden.errors import EkidenError
 from ekiden.providers.protocol import (
@@ -158,7 +158,7 @@ class Caller:
         """
         await self._ledger.begin(call)
         over = asyncio.Event()  # the sending is: from here on nothing may be lost
-        making = self._ledger.see_through(self._make(call, send, understand, stream, over))
+        making = self._ledger.see_through(self._traced(call, send, understand, stream, over))
         try:
             await asyncio.wait({making})
         except asyncio.CancelledError:
@@ -168,6 +168,20 @@ class Caller:
             await asyncio.wait({making}, timeout=_KEEP)
             raise
         return making.result()
+
+    async def _traced(
+        self,
+        call: Call,
+        send: Callable[[], Awaitable[RawAnswer]],
+        understand: Callable[[RawAnswer], Awaitable[T]],
+        stream: PartialStream | None,
+        over: asyncio.Event,
+    ) -> T:
+        with tracing.call(call) as span:
+            try:
+                return await self._make(call, send, understand, stream, over)
+            finally:
+                span.ended(call)
 
     async def _make(
         self,

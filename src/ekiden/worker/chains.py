@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from ekiden import failpoint, telemetry
+from ekiden import failpoint, telemetry, tracing
 from ekiden.attempt_log import AttemptLog
 from ekiden.core.model import ClaimedTask
 from ekiden.core.retry import GiveUp, decide_retry
@@ -159,7 +159,8 @@ class Chains:
         """Run one attempt and commit it; None when nothing follows here."""
         log = AttemptLog(task).begin()
         try:
-            finished = await self._executor.run(task, leg)
+            with tracing.attempt(task, leg.flow.name):
+                finished = await self._executor.run(task, leg)
         except Exception as error:  # noqa: BLE001 - whatever a flow raises ends its attempt
             await self._attempt_failed(task, leg, error, log)
             return None
