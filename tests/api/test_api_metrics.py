@@ -201,9 +201,9 @@ async def test_prometheus_reads_the_same(loaded: httpx2.AsyncClient):
 async def test_the_window_before_gives_the_trend(loaded: httpx2.AsyncClient, house: House):
     await asked(loaded, "/api/metrics/summary")  # everything is counted
     await house.pool.execute(
-        "INSERT INTO ekiden.metric_rollups SELECT width, since - interval '8 days', measure, flow,"
-        " phase, step, source, outcome, error, bucket, n, seconds / 2, input_tokens, output_tokens,"
-        " cost_usd, unpriced FROM ekiden.metric_rollups WHERE width = 'hour'"
+        "INSERT INTO ekiden.metric_rollups SELECT width, since - interval '8 days', series_id,"
+        " bucket, n, seconds / 2, input_tokens, output_tokens, cost_usd, unpriced"
+        " FROM ekiden.metric_rollups WHERE width = 'day'"
     )
     found = (await asked(loaded, "/api/metrics/bottlenecks"))["bottlenecks"][0]
     assert found["trend"] == pytest.approx(1.0)

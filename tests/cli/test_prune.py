@@ -42,7 +42,11 @@ async def rows(connection: asyncpg.Connection) -> dict[str, int]:
         "SELECT relname FROM pg_class WHERE relnamespace = 'ekiden'::regnamespace AND relkind = 'r'"
     )
     apart = {"flows", "workers", "migrations", "documents", "passages", "sources"}
-    apart |= {"metric_rollups", "metric_watermark"}  # what was counted stays counted
+    apart |= {
+        "metric_rollups",
+        "metric_series",
+        "metric_watermark",
+    }  # what was counted stays counted
     return {
         name: await connection.fetchval(f'SELECT count(*) FROM ekiden."{name}"')
         for (name,) in tables

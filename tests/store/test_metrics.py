@@ -58,13 +58,13 @@ async def test_attempts_waits_and_steps_are_counted_once(relay: Relay):
     assert await counted(relay) == facts  # looked at again, not counted again
 
 
-async def test_minutes_hours_and_ever_have_the_same_sums(relay: Relay):
+async def test_minutes_hours_days_and_ever_have_the_same_sums(relay: Relay):
     await relay.executing(2)
     await counted(relay)
     sums = await relay.rows(
         "SELECT width, sum(n), sum(seconds) FROM ekiden.metric_rollups GROUP BY width"
     )
-    assert len(sums) == 3
+    assert len(sums) == 4
     assert len({row[1:] for row in sums}) == 1
 
 
@@ -176,12 +176,12 @@ async def test_a_review_is_measured_from_its_gate(relay: Relay):
     assert fact.seconds == pytest.approx(3600, abs=20)
 
 
-async def test_minutes_are_let_go_and_hours_are_kept(relay: Relay):
+async def test_minutes_and_hours_are_let_go_and_days_are_kept(relay: Relay):
     await relay.executing(1)
     await counted(relay)
     await relay.connection.execute(
-        "UPDATE ekiden.metric_rollups SET since = since - interval '3 days' WHERE width <> 'ever'"
+        "UPDATE ekiden.metric_rollups SET since = since - interval '4 days' WHERE width <> 'ever'"
     )
     await counted(relay)
     widths = await relay.rows("SELECT DISTINCT width FROM ekiden.metric_rollups ORDER BY 1")
-    assert widths == [("ever",), ("hour",)]
+    assert widths == [("day",), ("ever",)]

@@ -36,8 +36,9 @@ async def test_a_worker_counts_what_it_ended(house: House, monkeypatch: pytest.M
         ended = await house.pool.fetchval("SELECT count(*) FROM ekiden.attempts")
         async with asyncio.timeout(10):
             while ended != await house.pool.fetchval(
-                "SELECT sum(n) FROM ekiden.metric_rollups"
-                " WHERE width = 'ever' AND measure = 'attempt'"
+                "SELECT sum(n) FROM ekiden.metric_rollups r"
+                " JOIN ekiden.metric_series s ON s.id = r.series_id"
+                " WHERE r.width = 'ever' AND s.measure = 'attempt'"
             ):
                 await asyncio.sleep(0.02)
 

@@ -26,7 +26,7 @@ async def _flow(
 
 
 OneFlow = Annotated[str | None, Depends(_flow)]
-Back = Annotated[Window, Query(description="how far back, to the full minute or hour")]
+Back = Annotated[Window, Query(description="how far back, to the full minute, hour or day")]
 
 
 @router.get("/api/metrics/summary", summary="How it goes", responses=refusals(404))

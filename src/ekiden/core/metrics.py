@@ -41,6 +41,7 @@ class Width(StrEnum):
 
     MINUTE = "minute"
     HOUR = "hour"
+    DAY = "day"
     EVER = "ever"
 
 
@@ -62,13 +63,21 @@ class Window(StrEnum):
 
     @property
     def width(self) -> Width:
-        """What it is summed from: minutes up to six hours, hours beyond."""
-        return Width.MINUTE if self.length <= timedelta(hours=6) else Width.HOUR
+        """What it is summed from: minutes up to six hours, hours up to a day, days beyond."""
+        if self.length <= timedelta(hours=6):
+            return Width.MINUTE
+        return Width.HOUR if self.length <= timedelta(days=1) else Width.DAY
 
     def begin(self, now: datetime) -> datetime:
-        """Return where it begins: its length ago, down to the full minute or hour."""
+        """Return where it begins: its length ago, down to the full minute, hour or day (UTC)."""
         begin = (now - self.length).astimezone(UTC).replace(second=0, microsecond=0)
-        return begin if self.width is Width.MINUTE else begin.replace(minute=0)
+        match self.width:
+            case Width.MINUTE:
+                return begin
+            case Width.HOUR:
+                return begin.replace(minute=0)
+            case _:
+                return begin.replace(hour=0, minute=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

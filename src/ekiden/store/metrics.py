@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,9 +14,12 @@ from ekiden.store.connection import APPLICATION, translated
 from ekiden.store.queries import sql
 
 MARGIN = timedelta(seconds=3)  # the youngest row that is counted
+_GROWTH = math.log(GROWTH)
 AT_ONCE = timedelta(days=1)  # the longest time that one turn counts
-KEEP_MINUTES = timedelta(days=2)
-KEEP_HOURS = timedelta(days=100)
+# Twice the longest window that is summed from them, and a little.
+KEEP_MINUTES = timedelta(hours=13)
+KEEP_HOURS = timedelta(days=3)
+KEEP_DAYS = timedelta(days=400)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +87,10 @@ class Metrics:
                 if turn is None or turn["horizon"] <= turn["rolled_to"]:
                     return False
                 until = min(turn["horizon"], turn["rolled_to"] + AT_ONCE)
-                await connection.execute(sql("roll_up"), turn["rolled_to"], until, GROWTH)
-                await connection.execute(sql("end_metric_turn"), until, KEEP_MINUTES, KEEP_HOURS)
+                await connection.execute(sql("roll_up"), turn["rolled_to"], until, _GROWTH)
+                await connection.execute(
+                    sql("end_metric_turn"), until, KEEP_MINUTES, KEEP_HOURS, KEEP_DAYS
+                )
         return bool(until < turn["horizon"])
 
     async def past(self, window: Window, flow: str | None = None, *, ago: int = 0) -> Past:

@@ -1,6 +1,6 @@
 -- What was, counted: no question about the past reads the past. And what failed attempts logged.
 --
---   attempts, calls, reviews ──(now and then, what is new)──> metric_rollups
+--   attempts, calls, reviews ──(now and then, what is new)──> metric_rollups >── metric_series
 --                                        └── metric_watermark: counted up to here
 --
 -- What is new is found by its time: these three are appended and their times never change, so a
@@ -14,16 +14,24 @@ CREATE INDEX calls_by_time ON ekiden.calls
 CREATE INDEX reviews_by_time ON ekiden.reviews
     USING brin (created_at) WITH (pages_per_range = 32, autosummarize = on);
 
+CREATE TABLE ekiden.metric_series (
+    id      int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    measure text NOT NULL,
+    flow    text NOT NULL,
+    phase   smallint NOT NULL,           -- 0 where there is none
+    step    text NOT NULL,               -- '' where there is none; so are the next three
+    source  text NOT NULL,               -- of a call: provider:model
+    outcome text NOT NULL,
+    error   text NOT NULL,               -- of an attempt that went wrong: its kind
+    UNIQUE (measure, flow, phase, step, source, outcome, error),
+    CONSTRAINT series_has_a_measure CHECK (measure IN
+        ('attempt', 'wait', 'step', 'session', 'call', 'human'))
+);
+
 CREATE TABLE ekiden.metric_rollups (
     width         text NOT NULL,
-    since         timestamptz NOT NULL,  -- begin of the minute or hour; -infinity for ever
-    measure       text NOT NULL,
-    flow          text NOT NULL,
-    phase         smallint NOT NULL,     -- 0 where there is none
-    step          text NOT NULL,         -- '' where there is none; so are the next three
-    source        text NOT NULL,         -- of a call: provider:model
-    outcome       text NOT NULL,
-    error         text NOT NULL,         -- of a failed attempt: its kind
+    since         timestamptz NOT NULL,  -- when the minute, hour or day began (UTC); -infinity
+    series_id     int NOT NULL,          -- no foreign key: a series is never deleted
     bucket        smallint NOT NULL,     -- of the duration: see core/histogram.py
     n             bigint NOT NULL,
     seconds       double precision NOT NULL,
@@ -31,10 +39,8 @@ CREATE TABLE ekiden.metric_rollups (
     output_tokens bigint NOT NULL,
     cost_usd      numeric NOT NULL,
     unpriced      bigint NOT NULL,       -- calls to a model whose cost is not known
-    PRIMARY KEY (width, since, measure, flow, phase, step, source, outcome, error, bucket),
-    CONSTRAINT rollup_has_a_width CHECK (width IN ('minute', 'hour', 'ever')),
-    CONSTRAINT rollup_has_a_measure CHECK (measure IN
-        ('attempt', 'wait', 'step', 'session', 'call', 'human')),
+    PRIMARY KEY (width, since, series_id, bucket),
+    CONSTRAINT rollup_has_a_width CHECK (width IN ('minute', 'hour', 'day', 'ever')),
     CONSTRAINT rollup_counts CHECK (n > 0 AND seconds >= 0)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE ekiden.metric_rollups IS

@@ -18,8 +18,8 @@ SELECT rolled_to, least(
 FROM ekiden.metric_watermark FOR UPDATE SKIP LOCKED;
 
 -- name: roll_up
--- Adds what ended from $1 up to, not including, $2. Its snapshot must be younger than the horizon.
--- The measures, and what their seconds are:
+-- Adds what ended from $1 up to, not including, $2; $3 is the logarithm of the buckets' growth. Its
+-- snapshot must be younger than the horizon. The measures, and what their seconds are:
 --   attempt  one try of a task, from start to end
 --   wait     before that try: from when the task was due until it was claimed
 --   step     a step of which every task is COMPLETED, from its first attempt to its last result
@@ -30,27 +30,41 @@ FROM ekiden.metric_watermark FOR UPDATE SKIP LOCKED;
 -- took: the second adds only what the first did not have. The kind of an error is found without
 -- reading its JSON: one that PostgreSQL cannot read must not hold everything up. A source that says
 -- how much it holds is the same source when it holds more.
--- Each row's task is fetched by its key, hence LATERAL with LIMIT: the planner, which cannot know how
--- little is new, would read all tasks to join them.
-WITH ended AS MATERIALIZED (
-    SELECT f.name AS flow, t.session_id, t.phase, t.step, t.generation, a.outcome,
+--
+-- This runs beside the hand-off, once for each of its attempts, so every look-up counts: a task is
+-- fetched by its key (LATERAL with LIMIT: the planner, which cannot know how little is new, would read
+-- all tasks to join them), siblings only of a fan-out, sessions only after the last step of their
+-- flow, and everything is summed by the minute before it is summed by anything longer.
+WITH flow AS MATERIALIZED (
+    SELECT id, name, jsonb_array_length(phases) AS last_phase FROM ekiden.flows
+), ended AS MATERIALIZED (
+    SELECT t.flow_id, t.session_id, t.phase, t.step, t.generation, t.fans_out, a.outcome,
            CASE WHEN a.error IS NOT NULL
                 THEN coalesce(substring(a.error::text FROM '"kind"\s*:\s*"([^"\\]{1,80})'), 'Unknown')
                 WHEN a.outcome = 'LOST' THEN 'WorkerLost' ELSE '' END AS error,
-           a.started_at, a.finished_at,
-           greatest(t.created_at, b.retry_at,
-                    CASE WHEN t.available_at <= a.started_at THEN t.available_at END) AS due
+           a.finished_at, date_trunc('minute', a.finished_at, 'UTC') AS minute,
+           greatest(0, date_part('epoch', a.finished_at - a.started_at)) AS run_s,
+           greatest(0, date_part('epoch', a.started_at - greatest(
+               t.created_at,
+               CASE WHEN a.number > 1
+                    THEN (SELECT b.retry_at FROM ekiden.attempts b
+                          WHERE b.task_id = a.task_id AND b.number = a.number - 1) END,
+               CASE WHEN t.available_at <= a.started_at THEN t.available_at END))) AS wait_s,
+           greatest(0, date_part('epoch', a.finished_at - CASE WHEN a.number > 1
+               THEN (SELECT min(b.started_at) FROM ekiden.attempts b WHERE b.task_id = a.task_id)
+               ELSE a.started_at END)) AS wall_s
     FROM ekiden.attempts a
-    CROSS JOIN LATERAL (SELECT session_id, flow_id, phase, step, generation, created_at, available_at
+    CROSS JOIN LATERAL (SELECT flow_id, session_id, phase, step, generation, created_at,
+                               available_at, request IS NOT NULL AS fans_out
                         FROM ekiden.api_tasks WHERE id = a.task_id LIMIT 1) t
-    JOIN ekiden.flows f ON f.id = t.flow_id
-    LEFT JOIN LATERAL (SELECT retry_at FROM ekiden.attempts
-                       WHERE task_id = a.task_id AND number = a.number - 1 LIMIT 1) b ON true
     WHERE a.finished_at >= $1::timestamptz AND a.finished_at < $2::timestamptz
-), closed AS (
-    SELECT e.flow, e.phase, e.step, c.at, c.began
-    FROM (SELECT DISTINCT flow, session_id, phase, step, generation FROM ended
-          WHERE outcome = 'COMPLETED') e
+), facts AS (
+    SELECT 'step' AS measure, e.flow_id, e.phase, e.step, '' AS source, '' AS outcome,
+           date_trunc('minute', c.at, 'UTC') AS minute,
+           greatest(0, date_part('epoch', c.at - c.began)) AS seconds,
+           0 AS input_tokens, 0 AS output_tokens, 0::numeric AS cost_usd, 0 AS unpriced
+    FROM (SELECT DISTINCT flow_id, session_id, phase, step, generation FROM ended
+          WHERE fans_out AND outcome = 'COMPLETED') e
     CROSS JOIN LATERAL (
         SELECT bool_and(t.status = 'COMPLETED') AS closed, max(t.completed_at) AS at,
                min(a.started_at) AS began
@@ -60,44 +74,36 @@ WITH ended AS MATERIALIZED (
           AND t.step = e.step
     ) c
     WHERE c.closed AND c.at >= $1::timestamptz AND c.at < $2::timestamptz
-), facts AS (
-    SELECT 'attempt' AS measure, flow, phase, step, '' AS source, outcome, error,
-           finished_at AS at, finished_at - started_at AS took,
-           0 AS input_tokens, 0 AS output_tokens, 0::numeric AS cost_usd, 0 AS unpriced
-    FROM ended
     UNION ALL
-    SELECT 'wait', flow, phase, step, '', '', '', finished_at, started_at - due, 0, 0, 0, 0
-    FROM ended
-    UNION ALL
-    SELECT 'step', flow, phase, step, '', '', '', at, at - began, 0, 0, 0, 0 FROM closed
-    UNION ALL
-    SELECT DISTINCT ON (s.id) 'session', e.flow, 0::smallint, '', '', s.status, '', s.completed_at,
-           s.completed_at - s.created_at, 0, 0, 0::numeric, 0
+    SELECT 'session', e.flow_id, 0::smallint, '', '', s.status, e.minute,
+           greatest(0, date_part('epoch', s.completed_at - s.created_at)), 0, 0, 0, 0
     FROM ended e
-    CROSS JOIN LATERAL (SELECT id, status, created_at, completed_at FROM ekiden.sessions
+    JOIN flow f ON f.id = e.flow_id AND f.last_phase = e.phase
+    CROSS JOIN LATERAL (SELECT status, created_at, completed_at FROM ekiden.sessions
                         WHERE id = e.session_id LIMIT 1) s
-    WHERE s.completed_at = e.finished_at AND s.status = 'COMPLETED'
+    WHERE e.step = 'INTEGRATE' AND e.outcome = 'COMPLETED' AND s.status = 'COMPLETED'
+      AND s.completed_at = e.finished_at
     UNION ALL
-    SELECT 'call', f.name, t.phase, t.step,
+    SELECT 'call', t.flow_id, t.phase, t.step,
            left(c.provider || ':' || regexp_replace(c.model, ' \([0-9,]+\)$', ''), 200),
-           c.outcome, '', c.finished_at, c.finished_at - c.started_at,
+           c.outcome, date_trunc('minute', c.finished_at, 'UTC'),
+           greatest(0, date_part('epoch', c.finished_at - c.started_at)),
            greatest(0, c.input_tokens - coalesce(b.input_tokens, 0)),
            greatest(0, c.output_tokens - coalesce(b.output_tokens, 0)),
            greatest(0, c.cost_usd - coalesce(b.cost_usd, 0)),
            (c.kind = 'ask' AND c.cost_usd IS NULL)::int
     FROM ekiden.calls c
-    CROSS JOIN LATERAL (SELECT flow_id, phase, step FROM ekiden.api_tasks WHERE id = c.task_id LIMIT 1) t
-    JOIN ekiden.flows f ON f.id = t.flow_id
+    CROSS JOIN LATERAL (SELECT flow_id, phase, step FROM ekiden.api_tasks
+                        WHERE id = c.task_id LIMIT 1) t
     LEFT JOIN LATERAL (SELECT input_tokens, output_tokens, cost_usd FROM ekiden.calls
                        WHERE task_id = c.task_id AND attempt = c.attempt AND number = c.number
                          AND answer IS NULL AND c.answer IS NOT NULL LIMIT 1) b ON true
     WHERE c.finished_at >= $1::timestamptz AND c.finished_at < $2::timestamptz
     UNION ALL
-    SELECT 'human', f.name, r.phase, '', '', r.verb, '', r.created_at, r.created_at - g.since,
-           0, 0, 0, 0
+    SELECT 'human', s.flow_id, r.phase, '', '', r.verb, date_trunc('minute', r.created_at, 'UTC'),
+           greatest(0, coalesce(date_part('epoch', r.created_at - g.since), 0)), 0, 0, 0, 0
     FROM ekiden.reviews r
     CROSS JOIN LATERAL (SELECT flow_id FROM ekiden.sessions WHERE id = r.session_id LIMIT 1) s
-    JOIN ekiden.flows f ON f.id = s.flow_id
     CROSS JOIN LATERAL (
         SELECT max(seen.created_at) AS since
         FROM (SELECT e.created_at FROM ekiden.events e
@@ -108,50 +114,85 @@ WITH ended AS MATERIALIZED (
               WHERE b.session_id = r.session_id AND b.phase = r.phase AND b.id < r.id) seen
     ) g
     WHERE r.created_at >= $1::timestamptz AND r.created_at < $2::timestamptz
-), measured AS (
-    SELECT f.*, greatest(0, coalesce(extract(epoch FROM took), 0))::float8 AS seconds FROM facts f
+), sums AS (
+    SELECT minute, 'attempt' AS measure, flow_id, phase, step, '' AS source, outcome, error,
+           greatest(0, ceil(ln(greatest(run_s * 1000, 1)) / $3::float8))::smallint AS bucket,
+           count(*) AS n, sum(run_s) AS seconds, 0::bigint AS input_tokens,
+           0::bigint AS output_tokens, 0::numeric AS cost_usd, 0::bigint AS unpriced
+    FROM ended GROUP BY 1, 3, 4, 5, 7, 8, 9
+    UNION ALL
+    SELECT minute, 'wait', flow_id, phase, step, '', '', '',
+           greatest(0, ceil(ln(greatest(wait_s * 1000, 1)) / $3::float8))::smallint AS bucket,
+           count(*), sum(wait_s), 0, 0, 0, 0
+    FROM ended GROUP BY 1, 3, 4, 5, 9
+    UNION ALL
+    SELECT minute, 'step', flow_id, phase, step, '', '', '',
+           greatest(0, ceil(ln(greatest(wall_s * 1000, 1)) / $3::float8))::smallint AS bucket,
+           count(*), sum(wall_s), 0, 0, 0, 0
+    FROM ended WHERE outcome = 'COMPLETED' AND NOT fans_out GROUP BY 1, 3, 4, 5, 9
+    UNION ALL
+    SELECT minute, measure, flow_id, phase, step, source, outcome, '',
+           greatest(0, ceil(ln(greatest(seconds * 1000, 1)) / $3::float8))::smallint AS bucket,
+           count(*), sum(seconds), sum(coalesce(input_tokens, 0)),
+           sum(coalesce(output_tokens, 0)), sum(coalesce(cost_usd, 0)), sum(unpriced)
+    FROM facts GROUP BY 1, 2, 3, 4, 5, 6, 7, 9
+), named AS MATERIALIZED (
+    SELECT s.*, f.name AS flow FROM sums s JOIN flow f ON f.id = s.flow_id
+), known AS MATERIALIZED (
+    SELECT s.id, n.* FROM (SELECT DISTINCT measure, flow, phase, step, source, outcome, error
+                           FROM named) n
+    LEFT JOIN ekiden.metric_series s USING (measure, flow, phase, step, source, outcome, error)
+), made AS (
+    INSERT INTO ekiden.metric_series (measure, flow, phase, step, source, outcome, error)
+    SELECT measure, flow, phase, step, source, outcome, error FROM known WHERE id IS NULL
+    RETURNING id, measure, flow, phase, step, source, outcome, error
+), series AS (
+    SELECT id, measure, flow, phase, step, source, outcome, error FROM known WHERE id IS NOT NULL
+    UNION ALL
+    SELECT id, measure, flow, phase, step, source, outcome, error FROM made
 )
-INSERT INTO ekiden.metric_rollups AS r (width, since, measure, flow, phase, step, source, outcome,
-                                        error, bucket, n, seconds, input_tokens, output_tokens,
-                                        cost_usd, unpriced)
+INSERT INTO ekiden.metric_rollups AS r (width, since, series_id, bucket, n, seconds, input_tokens,
+                                        output_tokens, cost_usd, unpriced)
 SELECT w.width,
        CASE w.width WHEN 'ever' THEN '-infinity'::timestamptz
-                    ELSE date_trunc(w.width, m.at, 'UTC') END,
-       m.measure, m.flow, m.phase, m.step, m.source, m.outcome, m.error, b.bucket, count(*),
-       sum(m.seconds), sum(coalesce(m.input_tokens, 0)), sum(coalesce(m.output_tokens, 0)),
-       sum(coalesce(m.cost_usd, 0)), sum(m.unpriced)
-FROM measured m
-CROSS JOIN LATERAL (
-    SELECT greatest(0, ceil(ln(greatest(m.seconds * 1000, 1)) / ln($3::float8)))::smallint AS bucket
-) b
-CROSS JOIN unnest(ARRAY['minute', 'hour', 'ever']) AS w(width)
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
-ON CONFLICT (width, since, measure, flow, phase, step, source, outcome, error, bucket) DO UPDATE
+                    ELSE date_trunc(w.width, n.minute, 'UTC') END,
+       s.id, n.bucket, sum(n.n), sum(n.seconds), sum(n.input_tokens), sum(n.output_tokens),
+       sum(n.cost_usd), sum(n.unpriced)
+FROM named n JOIN series s USING (measure, flow, phase, step, source, outcome, error)
+CROSS JOIN unnest(ARRAY['minute', 'hour', 'day', 'ever']) AS w(width)
+GROUP BY 1, 2, 3, 4
+ON CONFLICT (width, since, series_id, bucket) DO UPDATE
 SET n = r.n + excluded.n, seconds = r.seconds + excluded.seconds,
     input_tokens = r.input_tokens + excluded.input_tokens,
     output_tokens = r.output_tokens + excluded.output_tokens,
     cost_usd = r.cost_usd + excluded.cost_usd, unpriced = r.unpriced + excluded.unpriced;
 
 -- name: end_metric_turn
--- Says that everything before $1 is counted, and lets go of minutes older than $2 and hours older
--- than $3.
-WITH minutes AS (
-    DELETE FROM ekiden.metric_rollups WHERE width = 'minute' AND since < ekiden.now() - $2::interval
-), hours AS (
-    DELETE FROM ekiden.metric_rollups WHERE width = 'hour' AND since < ekiden.now() - $3::interval
+-- Says that everything before $1 is counted, and lets go of minutes, hours and days older than $2, $3
+-- and $4.
+WITH gone AS (
+    DELETE FROM ekiden.metric_rollups
+    WHERE width = 'minute' AND since < ekiden.now() - $2::interval
+       OR width = 'hour' AND since < ekiden.now() - $3::interval
+       OR width = 'day' AND since < ekiden.now() - $4::interval
 )
 UPDATE ekiden.metric_watermark SET rolled_to = $1;
 
 -- name: metric_facts
 -- The sums of a window: $1 width, from $2, before $3 (null: however far); of one flow ($4) or all.
-SELECT measure, flow, phase, step, source, outcome, error, bucket, sum(n)::bigint AS n,
-       sum(seconds) AS seconds, sum(input_tokens)::bigint AS input_tokens,
-       sum(output_tokens)::bigint AS output_tokens, sum(cost_usd) AS cost_usd,
-       sum(unpriced)::bigint AS unpriced
-FROM ekiden.metric_rollups
-WHERE width = $1 AND since >= coalesce($2::timestamptz, '-infinity')
-  AND since < coalesce($3::timestamptz, 'infinity') AND ($4::text IS NULL OR flow = $4)
-GROUP BY measure, flow, phase, step, source, outcome, error, bucket;
+SELECT s.measure, s.flow, s.phase, s.step, s.source, s.outcome, s.error, r.bucket, r.n, r.seconds,
+       r.input_tokens, r.output_tokens, r.cost_usd, r.unpriced
+FROM (
+    SELECT series_id, bucket, sum(n)::bigint AS n, sum(seconds) AS seconds,
+           sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
+           sum(cost_usd) AS cost_usd, sum(unpriced)::bigint AS unpriced
+    FROM ekiden.metric_rollups
+    WHERE width = $1 AND since >= coalesce($2::timestamptz, '-infinity')
+      AND since < coalesce($3::timestamptz, 'infinity')
+    GROUP BY series_id, bucket
+) r
+JOIN ekiden.metric_series s ON s.id = r.series_id
+WHERE $4::text IS NULL OR s.flow = $4;
 
 -- name: queue_now
 -- What waits to be claimed: due, for later, and since when the oldest is due, in seconds.
