@@ -135,3 +135,22 @@ async def test_what_cannot_be_tried_is_refused_in_words(
         ended = await asking.run("sessions", "replay", str(other), *FLOW)
         assert ended.code == 1
         assert said in ended.err
+
+
+async def test_a_recorded_session_goes_on_in_another_database(
+    program: Program, alone: Program, tmp_path: Path
+) -> None:
+    made = await program.run("run", "toy", "--flow", TOY, "--name", "x", "--json")
+    session, file = made.json["sessionId"], str(tmp_path / "toy.json")
+    await program.run("sessions", "export", session, "--format", "recording", "--output", file)
+    came = await alone.run("sessions", "import", file)
+    assert came.code == 0, came.err
+    assert f"Session {session} is here now, AWAITING_REVIEW." in came.out
+    again = await alone.run("sessions", "import", file)
+    assert again.code == 1
+    assert "in this database already" in again.err
+    assert (await alone.run("sessions", "approve", session)).code == 0
+    ended = await alone.run("resume", session, "--flow", TOY, "--auto-approve", "--json")
+    assert ended.json["status"] == "COMPLETED"
+    assert (await alone.run("verify")).code == 0
+    assert (await alone.run("sessions", "replay", session, "--flow", TOY)).code == 0

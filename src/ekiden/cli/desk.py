@@ -148,9 +148,9 @@ def export(session_id: str, *, form: Format, output: Path | None) -> None:
     """Write a session."""
 
     async def gather(sessions: Sessions) -> str:
-        session = await sessions.get(session_id)
         if form is Format.RECORDING:
-            return recording.write(await sessions.inside.recording(session))
+            return recording.write(await sessions.recordings.take(session_id))
+        session = await sessions.get(session_id)
         drafts = await sessions.drafts(session_id)
         if form is Format.MD:
             return f"# {one_line(session.title)}\n\n{_markdown(drafts)}"
@@ -182,6 +182,23 @@ def export(session_id: str, *, form: Format, output: Path | None) -> None:
     except OSError as error:
         raise EkidenError(f"{output} cannot be written: {error.strerror}") from None
     typer.echo(f"Written: {output}")
+
+
+def import_(file: Path, *, machine: bool) -> None:
+    """Bring a recorded session into this database."""
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EkidenError(f"{file} cannot be read: {error}") from None
+    rows = recording.read(text)
+    recording.Recording.of(rows)  # says what is damaged before anything is written
+
+    async def put(sessions: Sessions) -> dict[str, Any]:
+        return await sessions.progress(await sessions.recordings.put(rows))
+
+    progress = _with_sessions(put)
+    session_id, status = progress["sessionId"], progress["status"]
+    _told(progress, f"Session {session_id} is here now, {status}.", machine=machine)
 
 
 async def _events(sessions: Sessions, session_id: str) -> list[Any]:

@@ -63,7 +63,7 @@ def step(
             pool, sessions = await stack.enter_async_context(open_store(database))
             recording = _from_file(session)
             if recording is None:
-                recording = await sessions.inside.recording(await sessions.get(session))
+                recording = Recording.of(await sessions.recordings.take(session))
             flow = find_flow(flows, recording.flow)
             task = _task(recording, flow, phase, kind, item)
             parts = await stack.enter_async_context(open_parts(settings, pool, database.dsn()))
@@ -101,7 +101,7 @@ def _from_file(session: str) -> Recording | None:
     if not path.is_file():
         return None
     try:
-        return files.read(path.read_text("utf-8"))
+        return Recording.of(files.read(path.read_text("utf-8")))
     except (OSError, UnicodeDecodeError) as error:
         raise EkidenError(f"{path} cannot be read: {error}") from None
 
@@ -111,7 +111,7 @@ def _from_database(session: str) -> Recording:
 
     async def main(database: Database) -> Recording:
         async with open_store(database) as (_, sessions):
-            return await sessions.inside.recording(await sessions.get(session))
+            return Recording.of(await sessions.recordings.take(session))
 
     with Database(settings) as database:
         return run_async(main(database))

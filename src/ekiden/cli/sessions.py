@@ -27,6 +27,7 @@ You changed a prompt or a check. What would it change in a session that you know
 The same elsewhere, without its database:
   ekiden sessions export ID --format recording --output bug.json
   ekiden sessions replay bug.json
+  ekiden sessions import bug.json
 \b
 Exit codes: 0 everything as it was, 1 something differs."""
 
@@ -131,6 +132,23 @@ def export(
     from ekiden.cli import desk
 
     desk.export(session_id, form=format_, output=output)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Made by export --format recording.")
+    ],
+    json: Json = False,
+) -> None:
+    """Bring a recorded session into this database, under its own id.
+
+    Nothing of it runs before you resume it or pass its gate. One that was running when it was
+    recorded is refused.
+    """
+    from ekiden.cli import desk
+
+    desk.import_(file, machine=json)
 
 
 @app.command(epilog=_REPLAY_EPILOG, short_help="Run a session again offline; say what differs.")

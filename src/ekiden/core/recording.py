@@ -1,24 +1,30 @@
-"""A session as one file: its stored inputs and results, and every call byte for byte.
+"""A session as one file: everything it is made of, every call byte for byte.
 
 The file is JSON. Results are kept as the text that is stored, and bytes as base64, so what is read
-back is what was written.
+back is what was written. Its rows are those of the database (store/queries/recording.sql); replay
+needs some of them, as the records here.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from ekiden.errors import EkidenError
 
 FORMAT = 1
 
-_BYTES = frozenset({"request", "answer"})
+PARTS = (
+    "session", "flow", "workers", "runs", "tasks", "attempts", "calls", "revisions", "reviews",
+    "events", "drafts",
+)  # fmt: skip
+Rows = dict[str, list[dict[str, Any]]]  # by part; bytes are base64 text
 
-T = TypeVar("T")
+_STEPS = {"THINK": 0, "EXECUTE": 1, "INTEGRATE": 2}
 
 
 class RecordingInvalid(EkidenError):
@@ -40,8 +46,6 @@ class RecordedCall:
     error: str | None
     http_status: int | None
     content_type: str | None
-    input_tokens: int | None
-    output_tokens: int | None
     request_hash: str  # SHA-256 of the request, hex
     request: bytes
     answer: bytes | None
@@ -67,7 +71,7 @@ class RecordedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """One session."""
+    """One session, as replay needs it."""
 
     session_id: str
     flow: str
@@ -79,30 +83,46 @@ class Recording:
     tasks: list[RecordedTask]
     calls: list[RecordedCall]
 
+    @classmethod
+    def of(cls, rows: Rows) -> Recording:
+        """Return what replay needs of the rows.
+
+        Raises:
+            RecordingInvalid: something is missing in them, or damaged.
+        """
+        try:
+            (session,), (flow,) = rows["session"], rows["flow"]
+            return cls(
+                session_id=session["id"],
+                flow=flow["name"],
+                flow_version=flow["version"],
+                title=session["title"],
+                status=session["status"],
+                input=session["input"],
+                outputs=dict(_outputs(rows)),
+                tasks=[_task(row) for row in rows["tasks"]],
+                calls=[_call(row) for row in rows["calls"]],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RecordingInvalid(f"The recording is damaged: {error!r}") from None
+
     def newest(self) -> list[RecordedTask]:
         """Return the tasks of each phase's newest generation, in running order."""
         last: dict[int, int] = {}
         for task in self.tasks:
             last[task.phase] = max(last.get(task.phase, 0), task.generation)
-        order = {"THINK": 0, "EXECUTE": 1, "INTEGRATE": 2}
         return sorted(
             (task for task in self.tasks if task.generation == last[task.phase]),
-            key=lambda t: (t.phase, order[t.step], t.item),
+            key=lambda t: (t.phase, _STEPS[t.step], t.item),
         )
 
 
-def write(recording: Recording) -> str:
+def write(rows: Rows) -> str:
     """Return the file's text."""
-    found = asdict(recording)
-    found["outputs"] = {str(phase): text for phase, text in recording.outputs.items()}
-    for call in found["calls"]:
-        for name in _BYTES:
-            if call[name] is not None:
-                call[name] = base64.b64encode(call[name]).decode()
-    return json.dumps({"ekidenRecording": FORMAT, **found}, ensure_ascii=True, indent=1)
+    return json.dumps({"ekidenRecording": FORMAT, **rows}, ensure_ascii=True, indent=1)
 
 
-def read(text: str) -> Recording:
+def read(text: str) -> Rows:
     """Return what a file holds.
 
     Raises:
@@ -110,7 +130,7 @@ def read(text: str) -> Recording:
     """
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordingInvalid(f"The file is no JSON: {error}") from None
     if not isinstance(found, dict) or "ekidenRecording" not in found:
         raise RecordingInvalid(
@@ -119,22 +139,59 @@ def read(text: str) -> Recording:
         )
     if found.pop("ekidenRecording") != FORMAT:
         raise RecordingInvalid("The recording was made by another version of Ekiden.")
+    for part in PARTS:
+        rows = found.get(part)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise RecordingInvalid(f"The recording is damaged: its {part} are no rows.")
+    return {part: found[part] for part in PARTS}
+
+
+def encoded(data: bytes | None) -> str | None:
+    """Return bytes as the file holds them."""
+    return None if data is None else base64.b64encode(data).decode()
+
+
+def _decoded(text: str) -> bytes:
     try:
-        found["outputs"] = {int(phase): output for phase, output in found["outputs"].items()}
-        found["tasks"] = _all(RecordedTask, found["tasks"])
-        for call in found["calls"]:
-            for name in _BYTES:
-                if call[name] is not None:
-                    call[name] = base64.b64decode(call[name], validate=True)
-        found["calls"] = _all(RecordedCall, found["calls"])
-        return Recording(**found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RecordingInvalid(f"The recording is damaged: {error!r}") from None
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"bytes of a call: {error}") from None
 
 
-def _all(kind: type[T], values: Sequence[dict[str, Any]]) -> list[T]:
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    for value in values:
-        if set(value) != names:
-            raise ValueError(f"{kind.__name__} has {sorted(value)}")
-    return [kind(**value) for value in values]
+def _call(row: dict[str, Any]) -> RecordedCall:
+    names = (
+        "id", "task_id", "attempt", "number", "kind", "provider", "model", "outcome", "error",
+        "http_status", "content_type", "request_hash",
+    )  # fmt: skip
+    return RecordedCall(
+        **{name: row[name] for name in names},
+        request=_decoded(row["request"]),
+        answer=None if row["answer"] is None else _decoded(row["answer"]),
+    )
+
+
+def _task(row: dict[str, Any]) -> RecordedTask:
+    names = ("id", "phase", "generation", "step", "item", "status", "attempt", "result")
+    error = json.loads(row["error"] or "{}")
+    return RecordedTask(
+        **{name: row[name] for name in names},
+        delivered=row["delivered"] is not None,
+        item_input=row["request"],
+        error=error.get("message"),
+        error_kind=error.get("kind"),
+    )
+
+
+def _outputs(rows: Rows) -> Iterator[tuple[int, str]]:
+    """Yield the output of each phase as later phases see it; a later one takes its place."""
+    results = {row["id"]: row["result"] for row in rows["tasks"]}
+    standing = sorted(
+        rows["revisions"],
+        key=lambda r: (r["approved_at"] is not None, r["generation"], r["number"]),
+    )
+    for revision in standing:
+        output = revision["output"]
+        if output is None:
+            output = results.get(revision["task_id"])
+        if output is not None:
+            yield revision["phase"], output

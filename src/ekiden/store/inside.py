@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncpg
-import orjson
 
 from ekiden.core.difference import Asked
-from ekiden.core.recording import RecordedCall, RecordedTask, Recording
 from ekiden.core.records import AttemptInside, CallInside, Session, TaskLine
 from ekiden.core.timing import CallTime, Lived, Moment, Run, Tried
 from ekiden.errors import NotFound
@@ -103,28 +101,3 @@ class Inside:
             fields = dict(row)
             found[fields.pop("attempt")].append(Asked(**fields))
         return found
-
-    async def recording(self, session: Session) -> Recording:
-        """Return all that is needed to run a session's steps again elsewhere."""
-        with translated(self._dsn):
-            given = await self._pool.fetchval(sql("recorded_input"), session.id)
-            outputs = await self._pool.fetch(sql("recorded_outputs"), session.id)
-            tasks = await self._pool.fetch(sql("recorded_tasks"), session.id)
-            calls = await self._pool.fetch(sql("recorded_calls"), session.id)
-        return Recording(
-            session_id=session.id,
-            flow=session.flow,
-            flow_version=session.flow_version,
-            title=session.title,
-            status=session.status,
-            input=given,
-            outputs={row["phase"]: row["output"] for row in outputs if row["output"] is not None},
-            tasks=[_task(row) for row in tasks],
-            calls=[RecordedCall(**row) for row in calls],
-        )
-
-
-def _task(row: asyncpg.Record) -> RecordedTask:
-    fields = dict(row)
-    error = orjson.loads(fields.pop("error") or "{}")
-    return RecordedTask(**fields, error=error.get("message"), error_kind=error.get("kind"))

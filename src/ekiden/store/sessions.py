@@ -17,6 +17,7 @@ from ekiden.store.inside import Inside
 from ekiden.store.metrics import Metrics
 from ekiden.store.partials import Partials
 from ekiden.store.queries import sql
+from ekiden.store.recording import Recordings
 from ekiden.store.rows import decode, in_order
 
 
@@ -32,6 +33,7 @@ class Sessions:
         self.partials = Partials(pool, dsn)
         self.metrics = Metrics(pool, dsn)
         self.inside = Inside(pool, dsn)
+        self.recordings = Recordings(pool, dsn)
 
     @property
     def address(self) -> str:

@@ -73,27 +73,3 @@ SELECT id, attempt, number, outcome, error, substring(request FROM 1 FOR $4) AS 
        substring(answer FROM 1 FOR $4) AS answer
 FROM ekiden.calls WHERE session_id = $1 AND task_id = $2 AND attempt = ANY ($3::int[])
 ORDER BY attempt, number, id;
-
--- name: recorded_tasks
--- Every task of a session, with its input and result as they are stored.
-SELECT id, phase, generation, step, item, status, attempt, delivered IS NOT NULL AS delivered,
-       request::text AS item_input, result::text AS result, error::text AS error
-FROM ekiden.api_tasks WHERE session_id = $1 ORDER BY id;
-
--- name: recorded_calls
--- Every call of a session, with its bytes.
-SELECT id, task_id, attempt, number, kind, provider, model, outcome, error, http_status,
-       content_type, input_tokens, output_tokens, encode(request_hash, 'hex') AS request_hash,
-       request, answer
-FROM ekiden.calls WHERE session_id = $1 ORDER BY id;
-
--- name: recorded_outputs
--- The output of each phase as later phases see it: the approved one, else the one that stands.
-SELECT DISTINCT ON (r.phase) r.phase, coalesce(r.output, t.result)::text AS output
-FROM ekiden.revisions r LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id
-WHERE r.session_id = $1
-ORDER BY r.phase, r.approved_at IS NULL, r.generation DESC, r.number DESC;
-
--- name: recorded_input
--- The input of a session as it is stored.
-SELECT input::text FROM ekiden.sessions WHERE id = $1;
