@@ -274,6 +274,11 @@ async def _edit(desk: _Desk) -> Reviewed:
     runs = await desk.runs()
     run = _finished(desk, runs, review.phase or desk.gate["phase"])
     phase = run["phase"]
+    if phase == desk.gate["phases"]:
+        raise Conflict(
+            f"Phase {phase} is the last one: no gate follows, and the drafts are made of it. "
+            "Edit the drafts, or rerun the phase."
+        )
     newest = desk.gate["revision"] if phase == desk.gate["phase"] else run["revision"]
     desk.want_seen(newest)
     schemas = decoded(desk.gate["output_schemas"])
