@@ -14,6 +14,7 @@ attempt:
     attempt_retried     error, retry_in_s                  it failed and will be tried again
     attempt_failed      error, reason                      it failed for good
     answer_repaired     complaint, left  (debug)           a useless answer got another turn
+    fallback_asked      model, why                         a step's own model cannot be asked now
     answer_fetched      task, asked_in                     the provider had kept it; not paid twice
     partials_unsaved    error                              what running calls say is not saved
     database_lost       error, next_try_s                  the database does not answer

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from ekiden import __version__
 from ekiden.cli import exits
-from ekiden.cli.compose import Database, provider_settings, run_async
+from ekiden.cli.compose import Database, build_models, provider_settings, run_async
 from ekiden.cli.words import camel, clean, table, to_json
 from ekiden.config import Settings, load_settings, variable_of
 from ekiden.errors import EkidenError
@@ -84,6 +84,10 @@ def _shown(name: str, value: Any) -> str:
         return "(set)" if secret else "(not set)"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return (
+            ", ".join(f"{name.removesuffix('*')}{k}={v}" for k, v in value.items()) or "(not set)"
+        )
     return str(value) or "(not set)"
 
 
@@ -130,18 +134,22 @@ async def _asked(what: str, ask: Callable[[], Awaitable[Finding]]) -> Finding:
 
 
 async def _model(settings: Settings) -> Finding:
+    from ekiden.providers.catalog import Catalog
     from ekiden.providers.choose import choose, describe
     from ekiden.providers.models import embedded_model
 
-    provider = await choose(provider_settings(settings))
+    chosen_by = provider_settings(settings)
+    catalog = Catalog(chosen_by)
     try:
+        provider = await choose(chosen_by, catalog)
+        build_models(settings, provider, catalog)
         if provider.name == "embedded" and embedded_model(settings.home) is None:
             text = f"{describe(provider)}. It is fetched when first needed, or by: "
             return Finding(what="model", state="note", message=text + "ekiden models pull")
         state = "note" if provider.name == "embedded" else "ok"
         return Finding(what="model", state=state, message=describe(provider))
     finally:
-        await provider.close()
+        await catalog.close()
 
 
 def _with_database(settings: Settings) -> list[Finding]:
