@@ -1,9 +1,7 @@
-"""Perplexity's search API, played by a server on a real socket."""
+"""Perplexity's search API, played by a service on a real socket."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import socket
 from collections.abc import AsyncIterator
 from email.utils import formatdate
@@ -14,59 +12,25 @@ import pytest_asyncio
 from ekiden.errors import SearchError
 from ekiden.search.perplexity import PerplexitySearch
 from ekiden.search.protocol import SearchEngine
+from tests.search.server import Server
 
 KEY = "pplx-secret"
 
 
-class Server:
-    """Answers every request with what it is told to, and keeps what it was asked."""
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.headers: dict[str, str] = {}
-        self.body: bytes = b'{"results": []}'
-        self.answers = True
-        self.line = ""
-        self.received: dict[str, str] = {}
-        self.asked: dict[str, object] = {}
-        self.url = ""
-
-    def results(self, *results: object) -> None:
-        self.body = json.dumps({"id": "1", "results": results}).encode()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
-        self.line = head[0]
-        self.received = {k.lower(): v for k, v in (h.split(": ", 1) for h in head[1:] if h)}
-        self.asked = json.loads(await reader.readexactly(int(self.received["content-length"])))
-        if self.answers:
-            headers = {**self.headers, "Content-Length": str(len(self.body)), "Connection": "close"}
-            lines = "".join(f"{k}: {v}\r\n" for k, v in headers.items())
-            writer.write(f"HTTP/1.1 {self.status} X\r\n{lines}\r\n".encode() + self.body)
-            await writer.drain()
-        else:
-            await reader.read()  # until the other side has had enough
-        writer.close()
+def results(service: Server, *found: object) -> None:
+    service.says({"id": "1", "results": found})
 
 
 @pytest_asyncio.fixture
-async def server() -> AsyncIterator[Server]:
-    told = Server()
-    listener = await asyncio.start_server(told.serve, "127.0.0.1", 0)
-    told.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    async with listener:
-        yield told
-
-
-@pytest_asyncio.fixture
-async def engine(server: Server) -> AsyncIterator[PerplexitySearch]:
-    made = PerplexitySearch(KEY, base_url=server.url, timeout=5)
+async def engine(service: Server) -> AsyncIterator[PerplexitySearch]:
+    made = PerplexitySearch(KEY, base_url=service.url, timeout=5)
     yield made
     await made.aclose()
 
 
-async def test_what_perplexity_found_becomes_sources(server: Server, engine: SearchEngine):
-    server.results(
+async def test_what_perplexity_found_becomes_sources(service: Server, engine: SearchEngine):
+    results(
+        service,
         {
             "title": "Relay\nrace",
             "url": "https://example.org/relay",
@@ -77,9 +41,9 @@ async def test_what_perplexity_found_becomes_sources(server: Server, engine: Sea
         {"title": None, "url": "http://example.org/x", "snippet": None, "date": "yesterday"},
     )
     first, second = await engine.search("When did the relay begin?", limit=7, language="ja")
-    assert server.line.startswith("POST /search ")
-    assert server.received["authorization"] == f"Bearer {KEY}"
-    assert server.asked == {
+    assert service.line.startswith("POST /search ")
+    assert service.received["authorization"] == f"Bearer {KEY}"
+    assert service.asked == {
         "query": "When did the relay begin?",
         "max_results": 7,
         "search_language_filter": ["ja"],
@@ -95,23 +59,24 @@ async def test_nothing_found_is_an_empty_list(engine: PerplexitySearch):
     assert await engine.search("xyzzy") == []
 
 
-async def test_without_words_nothing_is_asked(server: Server, engine: PerplexitySearch):
+async def test_without_words_nothing_is_asked(service: Server, engine: PerplexitySearch):
     assert await engine.search(" \x00 ") == []
     assert await engine.search("relay", limit=0) == []
-    assert server.line == ""
+    assert service.line == ""
 
 
-async def test_a_query_stays_within_what_the_api_allows(server: Server, engine: PerplexitySearch):
+async def test_a_query_stays_within_what_the_api_allows(service: Server, engine: PerplexitySearch):
     await engine.search("relay\x00\ud800 " + "x" * 10_000, limit=500, language="en; drop")
-    assert server.asked["max_results"] == 20
-    assert len(str(server.asked["query"])) == 2_000
-    assert "search_language_filter" not in server.asked
+    assert service.asked["max_results"] == 20
+    assert len(str(service.asked["query"])) == 2_000
+    assert "search_language_filter" not in service.asked
 
 
 async def test_an_address_that_no_one_can_open_is_left_out(
-    server: Server, engine: PerplexitySearch
+    service: Server, engine: PerplexitySearch
 ):
-    server.results(
+    results(
+        service,
         {"title": "x", "url": "javascript:alert(1)", "snippet": ""},
         {"title": "\ud800y\x00", "url": "https://example.org/y", "snippet": ""},
     )
@@ -123,7 +88,7 @@ async def test_an_address_that_no_one_can_open_is_left_out(
     [("7", 7, 7), (None, None, None), ("soon", None, None), ("date", 1, 60), ("nan", None, None)],
 )
 async def test_too_many_requests_say_when_to_come_back(
-    server: Server,
+    service: Server,
     engine: PerplexitySearch,
     header: str | None,
     least: float | None,
@@ -131,10 +96,10 @@ async def test_too_many_requests_say_when_to_come_back(
 ):
     import time
 
-    server.status = 429
+    service.status = 429
     if header:
         in_a_minute = formatdate(time.time() + 60, usegmt=True)
-        server.headers["Retry-After"] = in_a_minute if header == "date" else header
+        service.headers["Retry-After"] = in_a_minute if header == "date" else header
     with pytest.raises(SearchError, match="429") as caught:
         await engine.search("relay")
     assert caught.value.retryable
@@ -149,9 +114,9 @@ async def test_too_many_requests_say_when_to_come_back(
     ("status", "retryable"), [(401, False), (400, False), (302, False), (500, True), (503, True)]
 )
 async def test_only_what_can_heal_is_tried_again(
-    server: Server, engine: PerplexitySearch, status: int, retryable: bool
+    service: Server, engine: PerplexitySearch, status: int, retryable: bool
 ):
-    server.status = status
+    service.status = status
     with pytest.raises(SearchError, match=str(status)) as caught:
         await engine.search("relay")
     assert caught.value.retryable is retryable
@@ -171,16 +136,16 @@ async def test_only_what_can_heal_is_tried_again(
     ],
 )
 async def test_an_answer_in_another_form_is_an_error(
-    server: Server, engine: PerplexitySearch, body: bytes
+    service: Server, engine: PerplexitySearch, body: bytes
 ):
-    server.body = body
+    service.body = body
     with pytest.raises(SearchError, match="form"):
         await engine.search("relay")
 
 
-async def test_no_answer_is_an_error_in_time(server: Server):
-    server.answers = False
-    engine = PerplexitySearch(KEY, base_url=server.url, timeout=0.1)
+async def test_no_answer_is_an_error_in_time(service: Server):
+    service.answers = False
+    engine = PerplexitySearch(KEY, base_url=service.url, timeout=0.1)
     with pytest.raises(SearchError, match="in time"):
         await engine.search("relay")
     await engine.aclose()

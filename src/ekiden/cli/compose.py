@@ -14,7 +14,8 @@ from typing import Any, Self, TypeVar
 import asyncpg
 import uvloop
 
-from ekiden.cli.late import LateProvider, LateSearch
+from ekiden.cli.late import LateProvider
+from ekiden.cli.searching import build_search
 from ekiden.config import Settings
 from ekiden.errors import ModelError
 from ekiden.flows.registry import CompiledFlow
@@ -23,7 +24,6 @@ from ekiden.providers.choose import choose, describe
 from ekiden.providers.models import Progress
 from ekiden.providers.models_by_place import Models
 from ekiden.providers.protocol import Provider
-from ekiden.search.documents import DocumentSearch
 from ekiden.search.protocol import SearchEngine
 from ekiden.store.connection import open_pool
 from ekiden.store.documents import Documents
@@ -121,7 +121,7 @@ async def open_parts(
         tell: hears about the demo corpus, in sentences.
 
     Raises:
-        SettingsError: EKIDEN_MODEL or what it needs is wrong.
+        SettingsError: EKIDEN_MODEL…, EKIDEN_SEARCH or what they need is wrong.
     """
     async with AsyncExitStack() as stack:
         catalog = Catalog(provider_settings(settings), progress)
@@ -130,15 +130,7 @@ async def open_parts(
         stack.push_async_callback(provider.close)
         models = build_models(settings, provider, catalog)
         documents = Documents(pool, dsn)
-        search: SearchEngine
-        if key := settings.perplexity_api_key.get_secret_value():
-            from ekiden.search.perplexity import PerplexitySearch
-
-            web = PerplexitySearch(key)
-            stack.push_async_callback(web.aclose)
-            search = web
-        else:
-            search = LateSearch(DocumentSearch(documents), documents, settings.home, tell)
+        search = build_search(settings, pool, dsn, stack, tell)
         yield Parts(
             provider=provider,
             models=models,
