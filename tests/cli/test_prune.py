@@ -41,7 +41,7 @@ async def rows(connection: asyncpg.Connection) -> dict[str, int]:
     tables = await connection.fetch(
         "SELECT relname FROM pg_class WHERE relnamespace = 'ekiden'::regnamespace AND relkind = 'r'"
     )
-    apart = {"flows", "workers", "migrations", "documents", "passages", "sources"}
+    apart = {"flows", "workers", "migrations", "documents", "passages", "sources", "searches"}
     return {
         name: await connection.fetchval(f'SELECT count(*) FROM ekiden."{name}"')
         for (name,) in tables
