@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -86,10 +87,18 @@ async def test_nobody_asks_before_the_server_said_so():
     manners = Manners("m", clock=clock)
     await fails(manners, ModelBusy("429", retry_after=7))
     assert await parked(manners) == pytest.approx(7)
-    clock.now += 6.9
-    assert await parked(manners) == pytest.approx(0.1)
-    clock.now += 0.1
+    clock.now += 6.5
+    assert await parked(manners) == pytest.approx(0.5)
+    clock.now += 0.5
     await works(manners)
+
+
+async def test_a_moment_is_waited_for_in_place():
+    manners = Manners("m")
+    await fails(manners, ModelBusy("429", retry_after=0.1))
+    begun = time.monotonic()
+    await works(manners)
+    assert time.monotonic() - begun >= 0.1
 
 
 async def test_the_breaker_opens_probes_and_closes():

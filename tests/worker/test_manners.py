@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -22,10 +23,11 @@ from ekiden.providers.manners import Manners
 from ekiden.providers.models_by_place import Models
 from ekiden.search.polite import PoliteSearch
 from ekiden.search.protocol import Source
-from tests.providers.fake_server import FakeServer, Received, Reply, answer
+from tests.providers.fake_server import FakeServer, Received, Reply, answer, then_silence
 from tests.providers.wires import OPENAI, WIRES, Wire, in_turn
 from tests.scripted import ScriptedProvider
 from tests.worker.relay import Count, House, asks, one_step, working
+from tests.worker.streaming import says
 
 PATIENT = Options(retry_delay=timedelta(milliseconds=10))
 
@@ -92,6 +94,44 @@ async def test_one_repair_turn_shows_the_model_its_error_then_the_step_fails(
         failed = await house.until(session, "FAILED")
     assert len(remote.requests) - before == 2
     assert "never JSON" in failed["error"]["message"]
+
+
+@pytest.mark.parametrize("number", range(len(WIRES)), ids=[wire.name for wire in WIRES])
+async def test_kill_9_in_mid_stream_keeps_what_was_said_and_the_session_ends_all_the_same(
+    house: House, remote: FakeServer, number: int
+):
+    wire = WIRES[number]
+    whole = wire.stream("The sash is handed over in the zone.", "stop")
+    half = whole[: whole.index(b"over in the zone")]
+    half = half[: half.rindex(b"\n\n") + 2]
+    remote.answering = in_turn(then_silence(half), wire.says("In the zone."))
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.worker.wire_child"),
+        *(house.dsn, str(number), str(remote.port)),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(30):
+            while not await house.pool.fetchval("SELECT count(*) FROM ekiden.flows"):
+                await asyncio.sleep(0.02)
+            session = await house.begin("one")
+            while not await house.pool.fetchval("SELECT count(*) FROM ekiden.partials"):
+                await asyncio.sleep(0.02)
+    finally:
+        child.kill()
+        await child.wait()
+    async with working(house.dsn, says(), models=Models(wire.provider(remote))):
+        await house.until(session)
+    kept = await house.pool.fetchval("SELECT text FROM ekiden.partials WHERE attempt = 1")
+    assert kept
+    assert "The sash is handed over in the zone.".startswith(kept)
+    [answered] = [call for call in await calls(house) if call["outcome"] == "ANSWERED"]
+    assert (answered["provider"], answered["attempt"], answered["finish_reason"]) == (
+        wire.name,
+        2,
+        "stop",
+    )
+    assert len(remote.requests) == 2
 
 
 async def test_retry_after_is_honoured_and_nobody_else_asks_meanwhile(

@@ -134,7 +134,9 @@ async def open_parts(
         yield Parts(
             provider=provider,
             models=models,
-            model=describe(provider),
+            model="; ".join(
+                [describe(provider), *(f"{place}: {m}" for place, m in settings.models.items())]
+            ),
             search=search,
             documents=documents,
         )

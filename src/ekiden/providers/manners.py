@@ -123,12 +123,12 @@ class Manners:
     async def _keep_to_limits(self, tokens: int) -> None:
         now = self._clock()
         asked = self._blocked_until - now
-        if asked > 0:
+        if asked > PATIENCE:
             raise NotNow(
                 f"{self._who} asked us to wait; it may be asked again in {asked:.1f} s.",
                 retry_after=asked,
             )
-        wait = self._limits.wait(tokens, now)
+        wait = max(asked, self._limits.wait(tokens, now))
         if wait > PATIENCE:
             raise NotNow(
                 f"The rate limit of {self._who} is used up for another {wait:.1f} s.",
