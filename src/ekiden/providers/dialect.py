@@ -61,14 +61,18 @@ def dialect_for(name: str, base_url: str, model: str) -> Dialect:
     return Dialect()
 
 
+def most_tokens(max_tokens: int, dialect: Dialect) -> int:
+    """Return how many tokens an answer may have in all, with those that are only thought."""
+    return max_tokens + (_ROOM_TO_THINK if dialect.reasoning else 0)
+
+
 def spell(request: ModelRequest, model: str, dialect: Dialect) -> dict[str, Any]:
     """Return the JSON body of the request in this dialect."""
-    max_tokens = request.max_tokens + (_ROOM_TO_THINK if dialect.reasoning else 0)
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": m.role, "content": m.content} for m in request.messages],
         "stream": True,
-        dialect.max_tokens_field: max_tokens,
+        dialect.max_tokens_field: most_tokens(request.max_tokens, dialect),
     }
     if dialect.reasoning:
         body["reasoning_effort"] = "low"

@@ -10,6 +10,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
+from ekiden.providers.dialect import dialect_for, most_tokens
 from ekiden.providers.protocol import Usage
 
 _HIGHEST = 2**31 - 1  # tokens or dollars of one call; what a server says beyond that is not known
@@ -25,6 +26,7 @@ _LISTED = {
     "anthropic": "anthropic",
     "gemini": "google",
 }
+_OWN = {"openai": "https://api.openai.com/v1"}  # whose dialect is told by the address
 # Tokenizers of large models make at most about one token of a character: Latin text has four or
 # more characters a token, Japanese about one. Rounded up for what a chat format adds.
 _TOKENS_A_CHARACTER = Decimal("1.25")
@@ -47,7 +49,8 @@ def estimate(
     Args:
         provider_model: ``provider:model``, as EKIDEN_MODEL has it.
         input_chars: characters of all that is sent: messages, and the schema as JSON.
-        max_tokens: the most tokens that the answer may have.
+        max_tokens: the most tokens that the answer may have, as ``ctx.ask`` is told; what a
+            reasoning model may think on top is added here.
         base_url: where it is asked when that is not the provider's own address; then the price is
             looked up by that address.
     """
@@ -58,7 +61,9 @@ def estimate(
     tokens_in = int(input_chars * _TOKENS_A_CHARACTER) + _TOKENS_OF_FORMAT
     if base_url is None and name not in _LISTED:
         return None
-    return _listed_price(model.strip(), tokens_in, max_tokens, name=name, base_url=base_url)
+    model = model.strip()
+    tokens_out = most_tokens(max_tokens, dialect_for(name, base_url or _OWN.get(name, ""), model))
+    return _listed_price(model, tokens_in, tokens_out, name=name, base_url=base_url)
 
 
 def usage_of(
