@@ -123,6 +123,8 @@ class Settings(BaseSettings):
     search: str = Field(
         "", validation_alias=_env("EKIDEN_SEARCH"), description="engines, with commas between"
     )
+    search_domains: str = Field("", validation_alias=_env("EKIDEN_SEARCH_DOMAINS"))
+    search_recency: str = Field("", validation_alias=_env("EKIDEN_SEARCH_RECENCY"))
     tavily_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("TAVILY_API_KEY"))
     tavily_base_url: str = Field("", validation_alias=_env("TAVILY_BASE_URL"))
     brave_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("BRAVE_API_KEY"))

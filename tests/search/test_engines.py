@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from ekiden.errors import SearchError, SettingsError
 from ekiden.search.brave import BraveSearch
+from ekiden.search.narrowing import narrowing
 from ekiden.search.perplexity import PerplexitySearch
 from ekiden.search.searxng import SearxngSearch
 from ekiden.search.tavily import TavilySearch
@@ -158,6 +159,56 @@ async def test_only_what_can_heal_is_tried_again_and_no_key_is_told(
     assert caught.value.retry_after == (7 if retryable else None)
     assert KEY not in caught.value.message
     assert service.times == 1
+
+
+NARROW = narrowing("Example.org, -old.example.org", "month")
+
+
+@pytest.mark.parametrize(
+    ("origin", "told"),
+    [
+        (
+            "Perplexity",
+            {
+                "search_domain_filter": ["example.org", "-old.example.org"],
+                "search_recency_filter": "month",
+            },
+        ),
+        (
+            "Tavily",
+            {
+                "include_domains": ["example.org"],
+                "exclude_domains": ["old.example.org"],
+                "time_range": "month",
+            },
+        ),
+        ("Brave", {"freshness": "pm"}),
+        ("SearXNG", {"time_range": "month"}),
+    ],
+)
+async def test_domains_and_recency_are_told_and_held(service: Server, origin: str, told: dict):
+    spec = next(engine for engine in ENGINES if engine.origin == origin)
+    hosts = ["example.org", "www.example.org", "old.example.org", "badexample.org", "example.com"]
+    found = [{"title": h, "url": f"https://{h}/", "text": "", "date": None} for h in hosts]
+    service.says(spec.answer(found))
+    engine = spec.build(service.url, narrowing=NARROW)
+    titles = [source.title for source in await engine.search("relay")]
+    assert titles == ["example.org", "www.example.org"]
+    assert told.items() <= service.asked.items()
+    await engine.aclose()
+
+
+@pytest.mark.parametrize(
+    ("domains", "recency", "says"),
+    [
+        ("https://example.org", "", "EKIDEN_SEARCH_DOMAINS: 'https://example.org'"),
+        ("example", "", "not a domain"),
+        ("", "decade", "EKIDEN_SEARCH_RECENCY='decade'"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_settings_error(domains: str, recency: str, says: str):
+    with pytest.raises(SettingsError, match=says):
+        narrowing(domains, recency)
 
 
 async def test_brave_tells_its_windows_apart(service: Server):

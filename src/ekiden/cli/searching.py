@@ -13,6 +13,7 @@ from ekiden.errors import SettingsError
 from ekiden.providers.manners import Manners
 from ekiden.search.cached import CachedSearch
 from ekiden.search.documents import DocumentSearch
+from ekiden.search.narrowing import ANYTHING, Narrowing, narrowing
 from ekiden.search.polite import PoliteSearch
 from ekiden.search.protocol import SearchEngine
 from ekiden.search.together import Together
@@ -47,20 +48,22 @@ def build_search(
         tell: hears about the demo corpus, in sentences.
 
     Raises:
-        SettingsError: EKIDEN_SEARCH names what there is not, or what is not set up.
+        SettingsError: EKIDEN_SEARCH names what there is not or is not set up, or what a search
+            is narrowed to cannot be meant so.
     """
+    narrowed = narrowing(settings.search_domains, settings.search_recency)
     engines: list[SearchEngine] = []
     for name in chosen(settings):
         if name == DOCUMENTS:
             documents = Documents(pool, dsn)
             engines.append(LateSearch(DocumentSearch(documents), documents, settings.home, tell))
             continue
-        web = web_engine(settings, name)
+        web = web_engine(settings, name, narrowed)
         stack.push_async_callback(web.aclose)
         manners = Manners(web.name, at_once=settings.searches_at_once)
         engine: SearchEngine = PoliteSearch(web, manners)
         if web.paid:
-            engine = CachedSearch(engine, Searches(pool, dsn))
+            engine = CachedSearch(engine, Searches(pool, dsn), narrowed)
         engines.append(engine)
     # Documents alone are each there once; and their name changes as they are counted.
     only_documents = len(engines) == 1 and isinstance(engines[0], LateSearch)
@@ -94,7 +97,7 @@ def configured(settings: Settings) -> list[str]:
     return [name for name in NEEDS if _given(settings, name)]
 
 
-def web_engine(settings: Settings, name: str) -> WebEngine:
+def web_engine(settings: Settings, name: str, narrowed: Narrowing = ANYTHING) -> WebEngine:
     """Return a web engine by its name.
 
     Raises:
@@ -105,20 +108,27 @@ def web_engine(settings: Settings, name: str) -> WebEngine:
         from ekiden.search import perplexity
 
         url = settings.perplexity_base_url or perplexity.BASE_URL
-        return _at("PERPLEXITY_BASE_URL", lambda: perplexity.PerplexitySearch(key, base_url=url))
+        return _at(
+            "PERPLEXITY_BASE_URL",
+            lambda: perplexity.PerplexitySearch(key, base_url=url, narrowing=narrowed),
+        )
     if name == "tavily":
         from ekiden.search import tavily
 
         url = settings.tavily_base_url or tavily.BASE_URL
-        return _at("TAVILY_BASE_URL", lambda: tavily.TavilySearch(key, base_url=url))
+        return _at(
+            "TAVILY_BASE_URL", lambda: tavily.TavilySearch(key, base_url=url, narrowing=narrowed)
+        )
     if name == "brave":
         from ekiden.search import brave
 
         url = settings.brave_base_url or brave.BASE_URL
-        return _at("BRAVE_BASE_URL", lambda: brave.BraveSearch(key, base_url=url))
+        return _at(
+            "BRAVE_BASE_URL", lambda: brave.BraveSearch(key, base_url=url, narrowing=narrowed)
+        )
     from ekiden.search.searxng import SearxngSearch
 
-    return _at("SEARXNG_URL", lambda: SearxngSearch(settings.searxng_url))
+    return _at("SEARXNG_URL", lambda: SearxngSearch(settings.searxng_url, narrowing=narrowed))
 
 
 def _at(variable: str, build: Callable[[], WebEngine]) -> WebEngine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ekiden.search.narrowing import ANYTHING, Narrowing
 from ekiden.search.protocol import Source
 from ekiden.search.reading import read_html
 from ekiden.search.text import clean
@@ -22,13 +23,22 @@ class BraveSearch:
     Args:
         api_key: from BRAVE_API_KEY.
         base_url: where the API is.
+        narrowing: domains, and how new a page must be.
         timeout: seconds for one search.
     """
 
     name = "the web (Brave)"
     paid = True
 
-    def __init__(self, api_key: str, *, base_url: str = BASE_URL, timeout: float = 30) -> None:
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        base_url: str = BASE_URL,
+        narrowing: Narrowing = ANYTHING,
+        timeout: float = 30,
+    ) -> None:
+        self._narrowing = narrowing
         self._web = Web(
             "Brave",
             base_url,
@@ -53,6 +63,8 @@ class BraveSearch:
         params = {"q": query, "count": str(min(limit, MOST_RESULTS))}
         if language in _LANGUAGES:
             params["search_lang"] = _LANGUAGES[language]
+        if self._narrowing.recency:
+            params["freshness"] = f"p{self._narrowing.recency[0]}"  # pd, pw, pm, py
 
         def read(answer: Any) -> list[Source | None]:
             web = answer.get("web") or {}  # left out when nothing was found
@@ -68,7 +80,8 @@ class BraveSearch:
                 for result in web.get("results") or []
             ]
 
-        return (await self._web.ask("GET", "/res/v1/web/search", read, params=params))[:limit]
+        found = await self._web.ask("GET", "/res/v1/web/search", read, params=params)
+        return self._narrowing.admits(found)[:limit]
 
 
 def _plain(text: Any) -> str:

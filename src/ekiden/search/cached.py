@@ -11,6 +11,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from ekiden.errors import DatabaseError
+from ekiden.search.narrowing import ANYTHING, Narrowing
 from ekiden.search.protocol import SearchEngine, Source
 from ekiden.search.text import clean
 
@@ -37,11 +38,15 @@ class CachedSearch:
     Args:
         engine: that is paid.
         store: keeps what it found.
+        narrowing: what the engine narrows its searches to.
     """
 
-    def __init__(self, engine: SearchEngine, store: SearchStore) -> None:
+    def __init__(
+        self, engine: SearchEngine, store: SearchStore, narrowing: Narrowing = ANYTHING
+    ) -> None:
         self._engine = engine
         self._store = store
+        self._narrowing = repr(narrowing)
 
     @property
     def name(self) -> str:
@@ -50,7 +55,9 @@ class CachedSearch:
 
     async def search(self, query: str, *, limit: int = 5, language: str = "en") -> list[Source]:
         """Return what the engine finds, or found today; see `SearchEngine.search`."""
-        asked = hashlib.sha256(orjson.dumps([clean(query), limit, language])).digest()
+        asked = hashlib.sha256(
+            orjson.dumps([clean(query), limit, language, self._narrowing])
+        ).digest()
         try:
             kept = await self._store.found(self.name, asked)
         except DatabaseError:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from ekiden.errors import SearchError
+from ekiden.search.narrowing import ANYTHING, Narrowing
 from ekiden.search.protocol import Source
 from ekiden.search.text import clean
 from ekiden.search.web import Web, source
@@ -19,13 +20,17 @@ class SearxngSearch:
 
     Args:
         base_url: from SEARXNG_URL.
+        narrowing: domains, and how new a page must be.
         timeout: seconds for one search.
     """
 
     name = "the web (SearXNG)"
     paid = False
 
-    def __init__(self, base_url: str, *, timeout: float = 30) -> None:
+    def __init__(
+        self, base_url: str, *, narrowing: Narrowing = ANYTHING, timeout: float = 30
+    ) -> None:
+        self._narrowing = narrowing
         self._web = Web("SearXNG", base_url, timeout=timeout)
 
     async def aclose(self) -> None:
@@ -44,6 +49,8 @@ class SearxngSearch:
         params = {"q": query, "format": "json"}
         if _LANGUAGE.fullmatch(language):
             params["language"] = language
+        if self._narrowing.recency:
+            params["time_range"] = self._narrowing.recency
 
         def read(answer: Any) -> list[Source | None]:
             return [
@@ -59,7 +66,7 @@ class SearxngSearch:
             ]
 
         try:
-            return (await self._web.ask("GET", "/search", read, params=params))[:limit]
+            found = await self._web.ask("GET", "/search", read, params=params)
         except SearchError as error:
             if "status 403" not in error.message:
                 raise
@@ -68,3 +75,4 @@ class SearxngSearch:
             )
             hint.retryable = False
             raise hint from error
+        return self._narrowing.admits(found)[:limit]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ekiden.search.narrowing import ANYTHING, Narrowing
 from ekiden.search.protocol import Source
 from ekiden.search.text import clean
 from ekiden.search.web import Web, source
@@ -19,13 +20,22 @@ class TavilySearch:
     Args:
         api_key: from TAVILY_API_KEY.
         base_url: where the API is.
+        narrowing: domains, and how new a page must be.
         timeout: seconds for one search.
     """
 
     name = "the web (Tavily)"
     paid = True
 
-    def __init__(self, api_key: str, *, base_url: str = BASE_URL, timeout: float = 30) -> None:
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        base_url: str = BASE_URL,
+        narrowing: Narrowing = ANYTHING,
+        timeout: float = 30,
+    ) -> None:
+        self._narrowing = narrowing
         self._web = Web(
             "Tavily",
             base_url,
@@ -67,5 +77,12 @@ class TavilySearch:
                 for result in answer["results"]
             ]
 
-        body = {"query": query, "max_results": min(limit, MOST_RESULTS)}
-        return (await self._web.ask("POST", "/search", read, json=body))[:limit]
+        body: dict[str, Any] = {"query": query, "max_results": min(limit, MOST_RESULTS)}
+        narrowed = {
+            "include_domains": list(self._narrowing.only),
+            "exclude_domains": list(self._narrowing.never),
+            "time_range": self._narrowing.recency,
+        }
+        body |= {name: value for name, value in narrowed.items() if value}
+        found = await self._web.ask("POST", "/search", read, json=body)
+        return self._narrowing.admits(found)[:limit]
