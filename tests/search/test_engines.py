@@ -8,8 +8,10 @@ searxng     https://docs.searxng.org/dev/search_api.html
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -209,6 +211,38 @@ async def test_domains_and_recency_are_told_and_held(service: Server, origin: st
 def test_what_cannot_be_meant_is_a_settings_error(domains: str, recency: str, says: str):
     with pytest.raises(SettingsError, match=says):
         narrowing(domains, recency)
+
+
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [(None, None, None), ("soon", None, None), ("date", 1, 60), ("nan", None, None)],
+)
+async def test_retry_after_is_a_number_or_a_date(
+    engine: WebEngine, service: Server, header: str | None, least: float, most: float
+):
+    service.status = 429
+    if header:
+        in_a_minute = formatdate(time.time() + 60, usegmt=True)
+        service.headers["Retry-After"] = in_a_minute if header == "date" else header
+    with pytest.raises(SearchError, match="429") as caught:
+        await engine.search("relay")
+    wait = caught.value.retry_after
+    assert wait is None if least is None else least <= (wait or 0) <= most
+
+
+async def test_what_no_database_keeps_is_left_out(spec: Engine, engine: WebEngine, service: Server):
+    found = {"title": "\ud800y\x00", "url": "https://a.org/", "text": "\udfff", "date": None}
+    service.says(spec.answer([found]))
+    assert [(s.title, s.snippet) for s in await engine.search("x")] == [("y", "")]
+
+
+async def test_nobody_there_is_an_error_without_the_key(spec: Engine):
+    engine = spec.build("http://127.0.0.1:1")
+    with pytest.raises(SearchError, match="cannot be reached") as caught:
+        await engine.search("relay")
+    await engine.aclose()
+    assert KEY not in caught.value.message
+    assert KEY not in repr(engine)
 
 
 async def test_brave_tells_its_windows_apart(service: Server):
