@@ -13,7 +13,11 @@ task and attempt, a flow's own lines too. Names, and the other fields:
     attempt_refused                                        a late result met its fence
     attempt_retried     error, retry_in_s                  it failed and will be tried again
     attempt_failed      error, reason                      it failed for good
+    budget_reached      reason                             a call would exceed a budget; paused
+    errand_failed       errand, kind, error                a reminder, deadline or webhook: again
+    webhook_failed      url, error, given_up               somebody could not be told
     answer_repaired     complaint, left  (debug)           a useless answer got another turn
+    fallback_asked      model, why                         a step's own model cannot be asked now
     answer_fetched      task, asked_in                     the provider had kept it; not paid twice
     partials_unsaved    error                              what running calls say is not saved
     metrics_uncounted   error                              a roll-up failed; the next does it
@@ -46,6 +50,8 @@ _LEVELS = {
     "database_lost": logging.WARNING,
     "partials_unsaved": logging.WARNING,
     "metrics_uncounted": logging.WARNING,
+    "errand_failed": logging.ERROR,
+    "webhook_failed": logging.WARNING,
     "worker_lost": logging.ERROR,
     "worker_fenced": logging.ERROR,
 }

@@ -167,7 +167,7 @@ async def test_the_present_is_what_the_tables_say(relay: Relay):
 async def test_a_review_is_measured_from_its_gate(relay: Relay):
     session = await relay.at_gate()
     await relay.connection.execute(
-        "UPDATE ekiden.events SET created_at = created_at - interval '1 h' WHERE session_id = $1",
+        "UPDATE ekiden.sessions SET waiting_since = waiting_since - interval '1 h' WHERE id = $1",
         session,
     )
     await relay.sessions.approve(session, actor="a person")

@@ -17,6 +17,7 @@ from ekiden.api import (
     routes_engine,
     routes_inside,
     routes_metrics,
+    routes_reviews,
     routes_sessions,
     routes_views,
 )
@@ -70,8 +71,16 @@ def create_app(sessions: Sessions, *, doorbell: DoorbellLike, settings: ApiSetti
     app.state.services = Services(
         sessions=sessions, watchers=watchers, counting=counting, settings=settings
     )
-    for module in (routes_sessions, routes_views, routes_inside, routes_engine, routes_metrics):
-        app.include_router(module.router)
+    for router in (
+        routes_sessions.router,
+        routes_reviews.router,
+        routes_views.router,
+        routes_inside.router,
+        routes_reviews.queue,
+        routes_engine.router,
+        routes_metrics.router,
+    ):
+        app.include_router(router)
     problems.install(app, sessions.address)
     openapi.document(app, with_key=bool(settings.api_key))
     app.add_middleware(Guard, settings=settings)  # around everything, the 404 of no route as well

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 
 from ekiden.api.given import Act, Creation, Decision, Delivery, OptionsGiven
-from ekiden.api.inputs import check_input, title_of
 from ekiden.api.limits import fit, json_of
 from ekiden.api.openapi import body, refusals
 from ekiden.api.problems import invalid
@@ -27,11 +26,12 @@ from ekiden.api.services import (
 from ekiden.api.shown import Progress, Started
 from ekiden.core.records import FlowLine
 from ekiden.errors import Conflict
+from ekiden.schemas import check
 
 router = APIRouter(prefix="/api/{flow}/cot-session", tags=["sessions"])
 
 Body = Annotated[Any, Depends(json_of)]
-_BESIDE_INPUT = ("title", "start", "options")
+_BESIDE_INPUT = ("title", "start", "options", "actor")
 
 
 @router.post(
@@ -51,18 +51,19 @@ async def create(
     """Create a session on the newest version of a flow.
 
     The input is checked against the flow's schema. It is either the object ``input``, or every
-    field of the body but ``title``, ``start`` and ``options``. The first step waits for
+    field of the body but ``title``, ``start``, ``actor`` and ``options``. The first step waits for
     process-async unless ``start`` is true.
     """
     creation = _creation(given)
-    check_input(flow.input_schema, creation.input)
+    check(flow.input_schema, creation.input)
     session_id, created = await here.sessions.create(
         flow.name,
-        title=creation.title or title_of(creation.input, flow.input_schema, flow.title),
+        title=creation.title or _title_of(creation.input, flow.input_schema, flow.title),
         input=creation.input,
         options=(creation.options or OptionsGiven()).over(here.settings.options),
         start=creation.start,
         idempotency_key=key,
+        actor=creation.actor,
     )
     if not created:
         await _check_same(here, session_id, flow, creation)
@@ -79,6 +80,15 @@ def _creation(given: Any) -> Creation:
         rest = {name: value for name, value in given.items() if name not in _BESIDE_INPUT}
         given = {"input": rest, **beside}
     return fit(Creation, given)
+
+
+def _title_of(value: dict[str, Any], schema: dict[str, Any], otherwise: str) -> str:
+    """Name a session after its input: its first text, in the order of the flow's schema."""
+    for name in schema.get("properties", value):
+        text = value.get(name)
+        if isinstance(text, str) and text.strip():
+            return " ".join(text.split())[:200]
+    return otherwise
 
 
 async def _check_same(here: Services, session_id: str, flow: FlowLine, creation: Creation) -> None:

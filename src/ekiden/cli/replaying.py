@@ -73,7 +73,7 @@ def step(
                 read_recorded,
                 task,
                 answers=Answers([], task.attempt) if fresh else None,
-                provider=parts.provider,
+                models=parts.models,
                 search=parts.search,
             )
             return task, tried, parts

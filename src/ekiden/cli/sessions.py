@@ -8,14 +8,21 @@ from typing import Annotated
 
 import typer
 
+from ekiden.cli import reviews
+
 _EPILOG = """\b
 What waits for me?
-  ekiden sessions list --status AWAITING_REVIEW
+  ekiden sessions waiting
 \b
 Look at it, let it go on, and run the rest here:
   ekiden sessions show ID
   ekiden sessions approve ID --comment "good sources"
   ekiden resume ID
+\b
+Not good enough? Change it, send it back, or go back:
+  ekiden sessions edit ID
+  ekiden sessions reject ID --note "fewer hashtags"
+  ekiden sessions rerun ID --phase 2
 \b
 Take the posts away:
   ekiden sessions export ID --format md --output posts.md"""
@@ -170,3 +177,6 @@ def replay(
     from ekiden.cli import exits, replaying
 
     exits.leave(replaying.replay(session, flow or [], machine=json))
+
+
+reviews.register(app)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -38,6 +39,10 @@ class RawAnswer:
     body: bytes  # exactly as received; a stream's events concatenated
     status: int  # HTTP status
     content_type: str = ""
+    # Of this one exchange, so not part of what makes two answers equal:
+    request_id: str | None = field(default=None, compare=False)  # as its support asks for it
+    first_token: float | None = field(default=None, compare=False)  # seconds to the first text
+    took: float | None = field(default=None, compare=False)  # seconds, without waiting for a turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,16 @@ class Usage:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None  # None: no price is known for this model
+    price_version: str | None = None  # where the price is from; None when there is none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citation:
+    """A page that the provider says it used for its answer."""
+
+    url: str
+    title: str = ""
+    published: str | None = None  # ISO date, when the provider says it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +72,7 @@ class Answer:
     finish_reason: str | None  # "stop", "length", ...; "length" means the text was cut
     model: str  # the model that answered, as it names itself
     usage: Usage = field(default_factory=Usage)
+    citations: tuple[Citation, ...] = ()  # of a provider that searches, in its order
 
 
 class Provider(Protocol):
@@ -97,6 +113,7 @@ class Provider(Protocol):
             ModelUnavailable: nothing (or only a part) came back; a retry may help.
             ModelBusy: 429 or 503 with Retry-After.
             ModelRefused: 4xx that a retry does not heal.
+            NotNow: it is not to be asked yet; nothing was sent.
         """
         ...
 
@@ -110,6 +127,20 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Let go of connections and processes."""
+        ...
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """What a provider can do as well when it knows beforehand what a call costs at most."""
+
+    def most_it_costs(self, input_chars: int, max_tokens: int) -> Decimal | None:
+        """Return an upper bound of what one call costs, in US dollars; None when it is not known.
+
+        Args:
+            input_chars: characters of all that is sent: messages, and the schema as JSON.
+            max_tokens: the most tokens that the answer may have.
+        """
         ...
 
 

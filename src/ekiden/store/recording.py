@@ -86,7 +86,7 @@ class Recordings:
             return _json(rows[part], lambda row: {k: m.get(row[k]) for k, m in ids.items()})
 
         await connection.execute(sql("import_workers"), new("workers", id=workers))
-        await connection.execute(sql("import_runs"), new("runs"), id_)
+        await connection.execute(sql("import_runs"), new("runs", previous=revisions), id_)
         await connection.execute(
             sql("import_tasks"), new("tasks", id=tasks, worker_id=workers), id_, flow
         )
@@ -99,7 +99,9 @@ class Recordings:
         )
         await connection.execute(sql("import_reviews"), new("reviews", revision_id=revisions), id_)
         await connection.execute(sql("import_events"), new("events", task_id=tasks), id_)
+        await connection.execute(sql("import_no_errands"), id_)
         await connection.execute(sql("import_drafts"), new("drafts"), id_)
+        await connection.execute(sql("import_budgets"), new("budgets"), id_)
 
     async def _ids(self, connection: Connection, table: str, rows: list[dict[str, Any]]) -> Ids:
         new = await connection.fetch(sql("new_ids"), table, len(rows))

@@ -1,4 +1,4 @@
-"""Rows become records."""
+"""Rows become records. Columns that hold JSON text are decoded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 _JSON = {
     "input", "error", "flow_phases", "phases", "input_schema", "output", "request", "result",
-    "body", "sources", "data", "logs",
+    "body", "sources", "data", "stop", "gates", "models", "output_schemas", "logs",
 }  # fmt: skip
 
 
@@ -23,7 +23,8 @@ _JSON = {
 _LONG_INTEGER = re.compile("[0-9]{19}")
 
 
-def _decoded(text: str) -> Any:
+def decoded(text: str) -> Any:
+    """Return the value of stored JSON, integers of any length as they are."""
     return json.loads(text) if _LONG_INTEGER.search(text) else orjson.loads(text)
 
 
@@ -31,7 +32,7 @@ def decode(kind: type[R], row: Mapping[str, Any] | asyncpg.Record) -> R:
     """Make a record of a row; columns that hold JSON text are decoded."""
     return kind(
         **{
-            key: _decoded(value) if key in _JSON and isinstance(value, str) else value
+            key: decoded(value) if key in _JSON and isinstance(value, str) else value
             for key, value in row.items()
         }
     )

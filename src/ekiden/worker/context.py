@@ -8,22 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from ekiden import telemetry
 from ekiden.core.flow import Phase
 from ekiden.core.model import CallOutcome, ClaimedTask
-from ekiden.errors import AnswerInvalid, FlowError, ModelUnavailable, SearchError
-from ekiden.flows.registry import not_finite
-from ekiden.providers.protocol import Answer, Message, ModelRequest, Provider, RawAnswer
+from ekiden.errors import (
+    AnswerInvalid,
+    BudgetReached,
+    FlowError,
+    ModelBusy,
+    ModelUnavailable,
+    NotNow,
+    SearchError,
+)
+from ekiden.providers.models_by_place import Models
+from ekiden.providers.protocol import Message, ModelRequest, Priced, Provider, RawAnswer
 from ekiden.search.protocol import SearchEngine, Source
 from ekiden.store.ledger import Call
-from ekiden.worker.caller import Caller, note_usage, plain
+from ekiden.worker.caller import Caller, note_answer, plain
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.leg import Leg
+from ekiden.worker.question import Question, canonical
 
 T = TypeVar("T")
 
@@ -37,50 +45,11 @@ Answer the question again. Keep to the form that was asked for and correct this.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Question(Generic[T]):
-    """What is asked for, whatever the turns."""
+class StepFeedback:
+    """What a person said when the phase was sent back."""
 
-    adapter: TypeAdapter[T] | None  # None: plain text
-    name: str
-    max_tokens: int
-    temperature: float
-    check: Callable[[T], str | None] | None
-
-    def understand(self, read: Answer) -> T:
-        """Return the answer as what was asked for.
-
-        Raises:
-            AnswerInvalid: it is not.
-        """
-        value: Any = read.text
-        if self.adapter is not None:
-            try:
-                value = self.adapter.validate_json(_unfenced(read.text))
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"])
-                complaint = f"{where + ': ' if where else ''}{first['msg']}"
-                cut = " It was cut at max_tokens." if read.finish_reason == "length" else ""
-                raise AnswerInvalid(
-                    f"The answer of {read.model} does not fit: {complaint}.{cut} "
-                    f"It began: {read.text[:120]!r}",
-                    said=read.text,
-                    complaint=complaint + cut,
-                ) from error
-            # JSON knows no such numbers: kept, they would turn into null.
-            if lost := not_finite(self.adapter.dump_python(value)):
-                raise AnswerInvalid(
-                    f"The answer of {read.model} does not fit: {lost} is no finite number.",
-                    said=read.text,
-                    complaint=f"{lost} is no finite number",
-                )
-        if self.check is not None and (objection := self.check(value)):
-            raise AnswerInvalid(
-                f"The answer of {read.model} is of no use: {objection}",
-                said=read.text,
-                complaint=objection,
-            )
-        return value  # type: ignore[no-any-return]
+    note: str
+    previous: Any  # the output that was sent back
 
 
 class StepContext:
@@ -91,13 +60,13 @@ class StepContext:
         task: ClaimedTask,
         leg: Leg,
         *,
-        provider: Provider | None,
+        models: Models,
         search: SearchEngine | None,
         ledger: LedgerWriter,
     ) -> None:
         self._task = task
         self._leg = leg
-        self._provider = provider
+        self._models = models
         self._search = search
         self._ledger = ledger
         self._caller = Caller(task, ledger)
@@ -121,6 +90,21 @@ class StepContext:
             self._input = self._leg.flow.input.validate_json(self._leg.input)
         return self._input
 
+    @property
+    def feedback(self) -> StepFeedback | None:
+        """What a person wants to be different this time; see ``ekiden.core.flow.Context``."""
+        said = self._leg.run.feedback
+        if said is None:
+            return None
+        codec = self._leg.flow.phase(self._task.phase).output
+        previous = None if said.previous is None else codec.decode(said.previous)
+        return StepFeedback(note=said.note, previous=previous)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What a person gave this run of the phase."""
+        return dict(self._leg.run.variables)
+
     def output(self, phase: type[Phase]) -> Any:
         """Return the approved output of an earlier phase; records the dependency.
 
@@ -131,9 +115,7 @@ class StepContext:
         if number >= self._task.phase:
             raise FlowError(f"ctx.output({phase.__name__}): only earlier phases have an output")
         self.reads.add(number)
-        steps = self._leg.flow.phase(number).steps
-        last = steps[self._leg.flow.kinds(number)[-1]]
-        return last.result.decode(self._leg.outputs[number])
+        return self._leg.flow.phase(number).output.decode(self._leg.outputs[number])
 
     async def ask(
         self,
@@ -147,12 +129,10 @@ class StepContext:
         repairs: int = 1,
     ) -> T:
         """Ask the model; see ``ekiden.core.flow.Context.ask``."""
-        if self._provider is None:
-            raise ModelUnavailable("This worker has no model. Set EKIDEN_MODEL or a provider key.")
         turns = [Message(role="user", content=prompt)]
         if system:
             turns.insert(0, Message(role="system", content=system))
-        question = _Question(
+        question = Question(
             adapter=None if answer is str else TypeAdapter(answer),
             name=getattr(answer, "__name__", "answer"),
             max_tokens=max_tokens,
@@ -162,7 +142,7 @@ class StepContext:
         shown = turns
         for left in range(repairs, 0, -1):
             try:
-                return await self._ask(self._provider, shown, question)
+                return await self._ask_someone(shown, question)
             except AnswerInvalid as useless:
                 if useless.said is None:
                     raise
@@ -173,9 +153,32 @@ class StepContext:
                     Message(role="assistant", content=useless.said[:_REPAIR_SHOWS]),
                     Message(role="user", content=_REPAIR.format(complaint=useless.complaint)),
                 ]
-        return await self._ask(self._provider, shown, question)
+        return await self._ask_someone(shown, question)
 
-    async def _ask(self, provider: Provider, turns: list[Message], question: _Question[T]) -> T:
+    async def _ask_someone(self, turns: list[Message], question: Question[T]) -> T:
+        """Ask the model of this step; its fallback when it cannot be asked now.
+
+        Raises:
+            ModelError: no usable answer came.
+            NotNow: it is not to be asked yet.
+        """
+        flow, phase, step = self._leg.flow.name, self._task.phase, self._task.step
+        provider = self._models.of(
+            flow=flow, phase=phase, step=step, wanted=self._leg.wanted_model(self._task)
+        )
+        try:
+            return await self._ask(provider, turns, question)
+        except (ModelUnavailable, ModelBusy, NotNow) as error:
+            other = self._models.fallback(flow=flow, phase=phase, step=step)
+            if other is None or (other.name, other.model) == (provider.name, provider.model):
+                raise
+            telemetry.emit("fallback_asked", model=f"{other.name}:{other.model}", why=error.message)
+            try:
+                return await self._ask(other, turns, question)
+            except (ModelUnavailable, ModelBusy, NotNow) as also:
+                raise error from also  # when to come back is up to the first
+
+    async def _ask(self, provider: Provider, turns: list[Message], question: Question[T]) -> T:
         """Ask once: what was paid for is taken, what the provider keeps is fetched."""
         request = ModelRequest(
             messages=tuple(turns),
@@ -186,26 +189,49 @@ class StepContext:
             # Another attempt throws other dice; so do two equal questions of one attempt.
             seed=self._task.attempt * 1000 + self._caller.made,
         )
-        call = self._caller.new("ask", provider.name, provider.model, canonical_ask(request))
+        asked = canonical_ask(request)
+        call = self._caller.new("ask", provider.name, provider.model, asked)
         while (paid := await self._caller.paid(call)) is not None:
             then, answer = paid
+            reader = self._models.reader(then.provider, then.model, provider)
             raw = RawAnswer(
                 body=answer.answer, status=answer.http_status, content_type=answer.content_type
             )
             try:
                 if answer.unread:  # its worker died before it could note what it took
-                    return await self._understand(then, raw, provider, question)
-                return question.understand(provider.read(raw))
+                    return await self._understand(then, raw, reader, question)
+                return question.understand(reader.read(raw))
             except AnswerInvalid:
                 continue
         if (fetched := await self._caller.fetched(call, provider)) is not None:
             return await self._understand(*fetched, provider, question)
+        if self._leg.budgeted:
+            await self._reserve(call, provider, request, len(asked))
         return await self._caller.ask(
             call, provider, request, lambda raw: self._understand(call, raw, provider, question)
         )
 
+    async def _reserve(
+        self, call: Call, provider: Provider, request: ModelRequest, asked: int
+    ) -> None:
+        """Reserve what the call may cost at most.
+
+        Raises:
+            BudgetReached: it would exceed a budget; it is not made.
+        """
+        most = None
+        if isinstance(provider, Priced):
+            most = provider.most_it_costs(asked, request.max_tokens)
+        # A token stands for at least a byte or so of text; nobody's tokenizer makes more.
+        tokens = asked + request.max_tokens
+        stop = await self._ledger.reserve(
+            call, phase=self._task.phase, cost_usd=most, tokens=tokens
+        )
+        if stop is not None:
+            raise BudgetReached(stop["message"], stop=stop)
+
     async def _understand(
-        self, call: Call, raw: RawAnswer, provider: Provider, question: _Question[T]
+        self, call: Call, raw: RawAnswer, provider: Provider, question: Question[T]
     ) -> T:
         """Read an answer that is in the ledger, and note there what it took or why it is useless.
 
@@ -215,7 +241,7 @@ class StepContext:
         try:
             read = provider.read(raw)
             call.model = read.model or call.model
-            note_usage(call, read.usage)
+            note_answer(call, read)
             value = question.understand(read)
         except AnswerInvalid as error:
             call.outcome, call.error = CallOutcome.INVALID, plain(error.message)
@@ -248,7 +274,7 @@ class StepContext:
 
 def canonical_ask(request: ModelRequest) -> bytes:
     """Return what makes two questions the same: all of it but the dice."""
-    return _canonical(
+    return canonical(
         {
             "messages": [[m.role, m.content] for m in request.messages],
             "schema": request.schema,
@@ -260,21 +286,4 @@ def canonical_ask(request: ModelRequest) -> bytes:
 
 def canonical_search(query: str, *, limit: int, language: str) -> bytes:
     """Return what makes two searches the same."""
-    return _canonical({"query": query, "limit": limit, "language": language})
-
-
-def _canonical(request: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
-    except (TypeError, orjson.JSONEncodeError):
-        # A lone surrogate in a prompt: no UTF-8 stands for it, so it travels as a mark.
-        text = repr(request).encode("utf-8", "backslashreplace").decode()
-        return orjson.dumps({"unencodable": text})
-
-
-def _unfenced(text: str) -> str:
-    """Some servers wrap JSON in a Markdown fence whatever they are told."""
-    text = text.strip()
-    if text.startswith("```") and text.endswith("```"):
-        return text.partition("\n")[2].removesuffix("```").strip()
-    return text
+    return canonical({"query": query, "limit": limit, "language": language})

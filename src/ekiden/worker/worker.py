@@ -19,16 +19,21 @@ from ekiden.core.model import WorkerState
 from ekiden.core.retry import MAX_DEATHS
 from ekiden.errors import DatabaseError
 from ekiden.flows.registry import CompiledFlow
+from ekiden.providers.models_by_place import Models
 from ekiden.providers.protocol import Provider
 from ekiden.search.protocol import SearchEngine
+from ekiden.store.budgets import Budgets
 from ekiden.store.connection import open_pool
 from ekiden.store.doorbell import Doorbell
+from ekiden.store.errands import Errands
 from ekiden.store.ledger import Ledger
 from ekiden.store.metrics import Metrics
+from ekiden.store.sessions import Sessions
 from ekiden.store.tasks import Tasks
 from ekiden.store.workers import Beat, Workers
 from ekiden.worker.chains import Chains
 from ekiden.worker.committer import Committer
+from ekiden.worker.errands import ErrandRunner
 from ekiden.worker.executor import Executor
 from ekiden.worker.heart import Heart, Pulse
 from ekiden.worker.ledger_writer import LedgerWriter
@@ -59,6 +64,7 @@ class Worker:
         flows: what it can run.
         listen_dsn: where it is without a pooler in between, if ``dsn`` has one.
         provider: answers ``ctx.ask``; None for flows that ask nothing.
+        models: which provider answers where, instead of the one for all.
         search: answers ``ctx.search``.
         model: what people are shown as this worker's model.
         options: how it runs.
@@ -71,6 +77,7 @@ class Worker:
         *,
         listen_dsn: Callable[[], str] | None = None,
         provider: Provider | None = None,
+        models: Models | None = None,
         search: SearchEngine | None = None,
         model: str = "none",
         options: WorkerOptions | None = None,
@@ -78,7 +85,7 @@ class Worker:
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._flows = list(flows)
-        self._provider = provider
+        self._models = models or Models(provider)
         self._search = search
         self._model = model
         self._options = options or WorkerOptions()
@@ -112,6 +119,9 @@ class Worker:
             await self._set_up(stack)
             await self._say_hello()
             self._doorbell = await stack.enter_async_context(Doorbell(self._listen_dsn))
+            self._errands = ErrandRunner(
+                Errands(self._pool, self._dsn()), Sessions(self._pool, self._dsn()), self._doorbell
+            )
             self._heart = Heart(
                 self._listen_dsn,
                 lease=self._options.lease,
@@ -131,6 +141,7 @@ class Worker:
                     for channel in ("session_cancelled", "life_sign")
                 ),
                 asyncio.create_task(self._find_lost_claims(), name="lost-claims"),
+                asyncio.create_task(self._errands.run(), name="errands"),
                 asyncio.create_task(self._roller.run(), name="roller"),
             ]
             try:
@@ -151,11 +162,11 @@ class Worker:
 
     async def _set_up(self, stack: AsyncExitStack) -> None:
         dsn = self._dsn()
-        pool = await stack.enter_async_context(open_pool(dsn))
+        self._pool = pool = await stack.enter_async_context(open_pool(dsn))
         self._tasks = Tasks(pool, dsn)
         self._workers = Workers(pool, dsn)
-        self._ledger = LedgerWriter(Ledger(pool, dsn))
-        self._executor = Executor(provider=self._provider, search=self._search, ledger=self._ledger)
+        self._ledger = LedgerWriter(Ledger(pool, dsn), Budgets(pool, dsn))
+        self._executor = Executor(models=self._models, search=self._search, ledger=self._ledger)
         self._committer = Committer(
             self._dsn,
             self._tasks,
@@ -175,6 +186,7 @@ class Worker:
                 title=flow.title,
                 phases=flow.describe(),
                 input_schema=flow.input_schema,
+                output_schemas=flow.output_schemas,
             )
             self._flow_of[flow_id] = flow
         self.id = await self._workers.register(
