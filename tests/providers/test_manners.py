@@ -46,7 +46,8 @@ async def parked(manners: Manners, tokens: int = 0) -> float:
     return caught.value.retry_after
 
 
-async def test_the_cap_holds_and_a_place_is_handed_on():
+async def test_the_cap_holds_and_a_place_is_handed_on(monkeypatch):
+    monkeypatch.setattr("ekiden.providers.manners.PATIENCE", 60)
     manners = Manners("m", at_once=2)
     most = now = 0
 
