@@ -1,10 +1,11 @@
 """How a worker behaves towards one model of one provider, or one search engine.
 
-It has at most so many calls under way, keeps to the rate limits that the server's own headers
-state, waits as long as it was asked to and then goes on more slowly (half as many calls at once,
-and one more each time that so many were answered: TCP's rule, RFC 5681 §3.1), and does not knock at a door that is shut. Whoever would
-have to wait longer than a moment is not kept in the worker: it gets `NotNow` with a due time, its
-task goes back to the queue until then, and its place is free for work that another server does.
+It has at most so many calls under way and keeps to the rate limits that the server's own headers
+state. Asked to wait, it does, and then goes on with half as many calls at once, and one more each
+time that so many were answered (TCP's rule, RFC 5681 §3.1). It does not knock at a door that is
+shut. Whoever would have to wait longer than a moment is not kept in the worker: it gets `NotNow`
+with a due time, its task goes back to the queue until then, and its place is free for work that
+another server does.
 """
 
 from __future__ import annotations
