@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -153,6 +154,21 @@ async def test_the_breaker_opens_probes_and_closes():
     clock.now += period
     await works(manners)
     await works(manners)
+
+
+async def test_a_storm_of_a_minute_is_knocked_at_ten_times_and_no_more():
+    clock = Clock()
+    manners = Manners("m", clock=clock)
+    made = 0
+    for _ in range(600):  # each tenth of a second three tasks come by
+        for _ in range(3):
+            with suppress(NotNow):
+                error = await fails(manners, ModelUnavailable("down"))
+                made += 1
+                assert error.counts is (made < FAILURES)
+        clock.now += 0.1
+    # Allowed: five that open it, then a probe after 1, 2, 4, 8 and 16 s; the next would be at 61 s.
+    assert made == FAILURES + 5
 
 
 async def test_one_call_probes_while_the_others_stay_parked():
