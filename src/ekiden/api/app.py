@@ -1,4 +1,4 @@
-"""Assembles the API. With the command line, the only place that builds concrete objects."""
+"""Assembles the API and its pages. With the command line, all that builds concrete objects."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ekiden.api.services import Services
 from ekiden.api.settings import ApiSettings, check_bind
 from ekiden.api.sse import DoorbellLike, Watchers
 from ekiden.store.sessions import Sessions
+from ekiden.web import mount as pages
 
 _DESCRIPTION = (
     "Durable, staged sessions with a person at the gates. Errors are RFC 9457 problem details."
@@ -59,9 +60,12 @@ def create_app(sessions: Sessions, *, doorbell: DoorbellLike, settings: ApiSetti
     app.state.services = Services(sessions=sessions, watchers=watchers, settings=settings)
     for module in (routes_sessions, routes_views, routes_engine):
         app.include_router(module.router)
+    door = pages.mount(app, settings)
     problems.install(app, sessions.address)
     openapi.document(app, with_key=bool(settings.api_key))
-    app.add_middleware(Guard, settings=settings)  # around everything, the 404 of no route as well
+    app.add_middleware(
+        Guard, settings=settings, pages=door
+    )  # around everything, the 404 of no route as well
     return app
 
 

@@ -17,6 +17,7 @@ from ekiden.core.model import Event, Options
 from ekiden.core.progress import progress
 from ekiden.errors import Conflict, DatabaseError, NoGate, NotFound, StaleRevision, UnknownFlow
 from ekiden.store.connection import address_of, parse_session_id, translated
+from ekiden.store.pages import Pages
 from ekiden.store.partials import Partials
 from ekiden.store.queries import sql
 
@@ -62,6 +63,7 @@ class Sessions:
         self._pool = pool
         self._dsn = dsn
         self.partials = Partials(pool, dsn)
+        self.pages = Pages(pool, dsn)
 
     @property
     def address(self) -> str:
