@@ -1,6 +1,7 @@
 """Ekiden: durable, staged, human-gated LLM pipelines on PostgreSQL."""
 
-from ekiden.core.flow import Context, Draft, Flow, Phase
+from ekiden.core.flow import Context, Draft, Feedback, Flow, Phase
+from ekiden.core.gates import Gate
 from ekiden.errors import CannotHeal, EkidenError, StepError
 
 __version__ = "0.1.0"
@@ -10,7 +11,9 @@ __all__ = [
     "Context",
     "Draft",
     "EkidenError",
+    "Feedback",
     "Flow",
+    "Gate",
     "Phase",
     "StepError",
     "__version__",

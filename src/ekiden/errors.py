@@ -17,6 +17,7 @@ EkidenError
     ├── CannotHeal           raised by a flow author: do not retry
     ├── StepTimeout
     ├── Interrupted          the attempt lost its task in the middle of the step
+    ├── BudgetReached        the next call would exceed a budget: a person decides
     ├── ResultInvalid        a step returned something its annotation does not allow
     ├── ModelError
     │   ├── ModelUnavailable refused connection, 5xx, cut stream
@@ -29,6 +30,7 @@ EkidenError
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 
 class EkidenError(Exception):
@@ -128,6 +130,18 @@ class StepTimeout(StepError):
 
 class Interrupted(StepError):
     """The attempt lost its task in the middle of the step."""
+
+
+class BudgetReached(StepError):
+    """The next call would exceed a budget.
+
+    Attributes:
+        stop: which budget, and what is used of it, as the session shows it.
+    """
+
+    def __init__(self, message: str | None = None, *, stop: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.stop = stop or {}
 
 
 class ResultInvalid(StepError):

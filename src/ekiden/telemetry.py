@@ -13,6 +13,7 @@ attempt:
     attempt_refused                                        a late result met its fence
     attempt_retried     error, retry_in_s                  it failed and will be tried again
     attempt_failed      error, reason                      it failed for good
+    budget_reached      reason                             a call would exceed a budget; paused
     answer_repaired     complaint, left  (debug)           a useless answer got another turn
     answer_fetched      task, asked_in                     the provider had kept it; not paid twice
     partials_unsaved    error                              what running calls say is not saved

@@ -62,7 +62,7 @@ class Relay:
         """Complete a task; the next one is left in the queue."""
         follows = decide(
             lambda _phase: STEPS, len(PHASES), phase=task.phase, step=StepKind(task.step),
-            auto_steps=True, auto_phases=False,
+            auto_steps=True, gate=True,
         )  # fmt: skip
         done = Completion(
             task=task, result=result, event=follows.event, next_phase=follows.phase,

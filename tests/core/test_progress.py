@@ -11,7 +11,7 @@ import pytest
 
 from ekiden.core.model import SessionState
 from ekiden.core.progress import progress
-from ekiden.core.records import PendingRetry, Session, SessionUsage, StepCount
+from ekiden.core.records import PendingRetry, Session, SessionUsage, Standing, StepCount
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 LONG, SHORT = ["THINK", "EXECUTE", "INTEGRATE"], ["THINK", "INTEGRATE"]
@@ -42,6 +42,15 @@ SESSION = Session(
     updated_at=NOON,
     completed_at=None,
     has_worker=True,
+    created_by="me",
+    parent_id=None,
+    parent_phase=None,
+    gates={},
+    models={},
+    kept=[],
+    stop=None,
+    waiting_since=None,
+    waited=timedelta(0),
 )
 USAGE = SessionUsage(
     calls=0, input_tokens=None, output_tokens=None, cost_usd=None, unpriced=0, models=None
@@ -60,6 +69,7 @@ RETRY = PendingRetry(
 def count(phase: int, step: str, *, total: int = 1, generation: int = 1, **states: int) -> Any:
     """Count tasks of a step; those not named by a state are complete."""
     known = {"running": 0, "failed": 0, "cancelled": 0, "queued": 0, "held": 0} | states
+    tolerated = known.pop("tolerated", 0)  # of those that failed
     return StepCount(
         phase=phase,
         generation=generation,
@@ -68,6 +78,7 @@ def count(phase: int, step: str, *, total: int = 1, generation: int = 1, **state
         completed=total - sum(known.values()),
         started_at=NOON,
         completed_at=NOON,
+        tolerated=tolerated,
         **known,
     )
 
@@ -77,9 +88,13 @@ def shown(
     retry: PendingRetry | None = None,
     usage: SessionUsage = USAGE,
     revision: int | None = None,
+    approved: tuple[int, ...] = (),
     **fields: Any,
 ) -> dict[str, Any]:
-    return progress(replace(SESSION, **fields), counts, retry, usage, revision)
+    standing = None if revision is None else Standing(id=revision, complaint=None, approved_by=[])
+    return progress(
+        replace(SESSION, **fields), counts, retry, usage, standing=standing, approved=approved
+    )
 
 
 def five(seen: dict[str, Any]) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 
 from ekiden import CannotHeal
-from ekiden.core.model import ClaimedTask, Error
+from ekiden.core.model import Budget, ClaimedTask, Error, Review, StepKind, Verb
 from ekiden.core.retry import MAX_DEATHS
 from ekiden.errors import ModelUnavailable
 from ekiden.flows.registry import CompiledFlow
@@ -114,9 +114,34 @@ class Life:
         await house.sessions.resume(made["resumed"], actor="me")
         for name in ("done", "auto", "empty", "asked", "resumed"):
             await house.until(made[name])
+        await self._decisions()
         for name in ("held", "running"):
             while (1, "EXECUTE", 2, "QUEUED", 0) not in await house.steps(made[name]):
                 await asyncio.sleep(0.005)
+
+    async def _decisions(self) -> None:
+        """What people do at gates and between them, until the session is done all the same."""
+        house, made, reviews = self._house, self.sessions, self._house.sessions.reviews
+
+        async def decide(name: str, verb: Verb, **of: Any) -> None:
+            await house.until(made[name], "AWAITING_REVIEW", "COMPLETED")
+            await reviews.take(made[name], Review(verb=verb, actor="me", **of))
+
+        made["sent_back"] = await house.begin("sums", QUICK, n=1)
+        await decide("sent_back", Verb.REJECT, comment="more")
+        await decide("sent_back", Verb.EDIT, output=41)
+        await decide("sent_back", Verb.APPROVE)
+        made["rerun"] = await house.begin("sums", AUTO, n=2)
+        await house.until(made["rerun"])
+        await decide("rerun", Verb.RERUN, phase=1, step=StepKind.INTEGRATE)
+        await house.until(made["rerun"])
+        await decide("rerun", Verb.EDIT, phase=1, output=40)
+        await decide("rerun", Verb.APPROVE)
+        made["fork"] = await reviews.fork(made["done"], phase=1, actor="me", start=True)
+        limited = replace(QUICK, budgets={0: Budget(max_tokens=10**6)})
+        made["limited"] = await house.begin("asks", limited)
+        for name in ("sent_back", "rerun", "fork", "limited"):
+            await house.until(made[name])
 
     async def _trouble(self) -> None:
         """What happens to tasks whose worker dies, stops, or is overtaken."""

@@ -56,7 +56,7 @@ class Session:
             # With nothing to execute, EXECUTE is closed.
             step=StepKind.EXECUTE if fan == 0 else place.step,
             auto_steps=self.auto_steps,
-            auto_phases=self.auto_phases,
+            gate=not self.auto_phases,
         )
         count = (fan or 1) if transition.event is SessionEvent.ADVANCE else 0
         return transition, fan or None, count

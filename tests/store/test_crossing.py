@@ -6,9 +6,10 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import timedelta
 from itertools import product
+from typing import Any
 
 from ekiden.core.machine import SessionEvent, TaskEvent, session_after, task_after
-from ekiden.core.model import ClaimedTask, SessionState, TaskState
+from ekiden.core.model import ClaimedTask, Review, SessionState, TaskState, Verb
 from ekiden.core.retry import MAX_DEATHS
 from ekiden.errors import Conflict
 from tests.store.helpers import ERROR, Relay, advance, finish, gate
@@ -24,7 +25,8 @@ UPDATE ekiden.sessions
 SET status = $2,
     open_tasks = CASE WHEN $2::text IN ('AWAITING_REVIEW', 'COMPLETED') THEN 0 ELSE $3 END,
     error = CASE $2::text WHEN 'FAILED' THEN '{"message": "before"}'::json END,
-    completed_at = CASE WHEN $2::text IN ('COMPLETED', 'CANCELLED') THEN now() END
+    completed_at = CASE WHEN $2::text IN ('COMPLETED', 'CANCELLED') THEN now() END,
+    waiting_since = CASE WHEN $2::text = 'AWAITING_REVIEW' THEN now() END
 WHERE id = $1
 """
 # Whose session a task is in when it is in this state.
@@ -92,7 +94,7 @@ async def test_a_task_goes_where_the_machine_says_or_stays_untouched(relay: Rela
             assert await relay.task(task.id) == expected, (state, event)
 
 
-async def _session_in(relay: Relay, state: SessionState) -> ClaimedTask:
+async def _session_in(relay: Relay, state: SessionState, event: SessionEvent) -> ClaimedTask:
     """Put a session in its state, with a revision, a task that runs and one that is held."""
     task = await relay.started()
     await relay.connection.execute(
@@ -110,7 +112,17 @@ async def _session_in(relay: Relay, state: SessionState) -> ClaimedTask:
     # The task that failed keeps the step of a FAILED session open.
     open_tasks = 2 if state is SessionState.FAILED else 1
     await relay.connection.execute(_PUT_SESSION, task.session_id, state, open_tasks)
+    if event is SessionEvent.ACCEPT and state is SessionState.PAUSED:
+        await relay.connection.execute(
+            'UPDATE ekiden.sessions SET waiting_since = now(), stop = \'{"kind": "items"}\''
+            " WHERE id = $1",
+            task.session_id,
+        )
     return task
+
+
+async def _review(relay: Relay, session: str, verb: Verb, **of: Any) -> None:
+    await _ask(relay.sessions.reviews.take(session, Review(verb=verb, actor="me", **of)))
 
 
 async def _do_to_session(relay: Relay, task: ClaimedTask, event: SessionEvent) -> None:
@@ -128,6 +140,16 @@ async def _do_to_session(relay: Relay, task: ClaimedTask, event: SessionEvent) -
             await _ask(relay.sessions.start(session))
         case SessionEvent.APPROVE:
             await _ask(relay.sessions.approve(session, actor="me"))
+        case SessionEvent.EDIT:
+            await _review(relay, session, Verb.EDIT, output="edited")
+        case SessionEvent.REJECT:
+            await _review(relay, session, Verb.REJECT, comment="again")
+        case SessionEvent.RERUN:
+            await _review(relay, session, Verb.RERUN)
+        case SessionEvent.ACCEPT:
+            await _review(relay, session, Verb.ACCEPT)
+        case SessionEvent.STOP:
+            await relay.tasks.stop_for_budget(task, {"kind": "budget", "message": "spent"})
         case SessionEvent.PAUSE:
             await _ask(relay.sessions.pause(session, actor="me"))
         case SessionEvent.RESUME:
@@ -139,7 +161,8 @@ async def _do_to_session(relay: Relay, task: ClaimedTask, event: SessionEvent) -
 # What a session is, and what is held of it. A sibling that ends counts open_tasks down in any
 # state, so that is no sign.
 _SEEN = """
-SELECT status, phase, step, generation, error::text, completed_at IS NULL,
+SELECT status, phase, step, generation, error::text, completed_at IS NULL, stop::text,
+       (SELECT count(*) FROM ekiden.revisions WHERE session_id = s.id),
        (SELECT count(*) FROM ekiden.api_tasks WHERE session_id = s.id AND awaiting)
 FROM ekiden.sessions s WHERE id = $1
 """
@@ -147,7 +170,7 @@ FROM ekiden.sessions s WHERE id = $1
 
 async def test_a_session_goes_where_the_machine_says_or_stays_untouched(relay: Relay):
     for state, event in product(SessionState, SessionEvent):
-        task = await _session_in(relay, state)
+        task = await _session_in(relay, state, event)
         before = await relay.row(_SEEN, task.session_id)
         await _do_to_session(relay, task, event)
         after = await relay.row(_SEEN, task.session_id)

@@ -16,6 +16,7 @@ from ekiden.core.model import (
     SessionState,
     StepKind,
     TaskState,
+    Verb,
     WorkerState,
 )
 from ekiden.store.queries import load_queries, sql
@@ -47,14 +48,28 @@ async def test_every_state_is_one_the_schema_allows_and_the_other_way_round(data
             assert set(_TEXT.findall(definition)) == {str(word) for word in words}, name
 
 
+async def test_every_verb_is_one_the_schema_allows(database: str):
+    async with second(database) as connection:
+        definition = await connection.fetchval(
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
+            " WHERE conname = 'review_verb_is_known'"
+        )
+    assert set(re.findall("'([a-z]+)'", definition)) == set(Verb)
+
+
 async def test_every_check_on_a_state_is_among_those_compared(database: str):
     async with second(database) as connection:
         found = await connection.fetch(
             "SELECT conname FROM pg_constraint WHERE conname LIKE '%is_known'"
             " AND connamespace = 'ekiden'::regnamespace"
         )
-    lower_case = {"call_kind_is_known", "review_verb_is_known"}  # words of SQL alone
-    assert {row["conname"] for row in found} == {name for name, _ in CHECKS} | lower_case
+    alone = {
+        "call_kind_is_known",
+        "review_verb_is_known",
+        "errand_kind_is_known",
+        "errand_status_is_known",
+    }  # of SQL alone
+    assert {row["conname"] for row in found} == {name for name, _ in CHECKS} | alone
 
 
 async def test_sessions_that_may_have_tasks_are_those_no_gate_or_end_holds(database: str):
@@ -111,6 +126,10 @@ INVARIANTS = [
     ("sessions SET status = 'FAILED'", "session_failure_has_a_reason"),
     ("sessions SET completed_at = now()", "session_end_has_a_time"),
     ("sessions SET status = 'CANCELLED'", "session_end_has_a_time"),
+    ("sessions SET waiting_since = now()", "session_waits_at_a_gate_or_a_stop"),
+    ("sessions SET stop = '{}'", "session_stop_is_a_pause"),
+    ("sessions SET parent_phase = 1", "session_has_a_whole_parent"),
+    ("api_tasks SET tolerated = true", "task_is_tolerated_once_failed"),
 ]
 
 

@@ -87,7 +87,8 @@ BROKEN = [
         "there is no output",
         [
             "ALTER TABLE ekiden.sessions DROP CONSTRAINT session_open_tasks_fit_status",
-            "UPDATE ekiden.sessions SET status = 'AWAITING_REVIEW' WHERE id = :created",
+            "UPDATE ekiden.sessions SET status = 'AWAITING_REVIEW', waiting_since = now() "
+            "WHERE id = :created",
         ],
     ),
     (
@@ -117,8 +118,9 @@ BROKEN = [
         "completed_sessions_are_whole",
         "the last output was not approved",
         [
+            "ALTER TABLE ekiden.revisions DROP CONSTRAINT revision_is_approved_by_someone",
             "UPDATE ekiden.revisions SET approved_at = NULL "
-            "WHERE session_id = :done AND phase = 2",
+            "WHERE session_id = :auto AND phase = 2",
         ],
     ),
     (
@@ -280,13 +282,37 @@ BROKEN = [
         "two outputs of one gate were approved",
         [
             "INSERT INTO ekiden.revisions (session_id, phase, generation, number, author, output, "
-            "created_at, approved_at) SELECT session_id, phase, generation, 2, 'me', '{}', "
-            "created_at, approved_at FROM ekiden.revisions WHERE session_id = :done AND phase = 1",
+            "created_at, approved_at, approved_by) "
+            "SELECT session_id, phase, generation, 2, 'me', '{}', "
+            "created_at, approved_at, 'me' FROM ekiden.revisions WHERE session_id = :done AND phase = 1",
             "INSERT INTO ekiden.reviews (session_id, phase, verb, revision_id, actor) "
             "SELECT session_id, phase, 'approve', id, 'me' FROM ekiden.revisions "
             "WHERE session_id = :done AND number = 2",
             "INSERT INTO ekiden.events (session_id, type, phase) "
             "VALUES (:done, 'gate_approved', 1)",
+        ],
+    ),
+    (
+        "gates_are_passed_once",
+        "a run that nothing caused",
+        [
+            "DELETE FROM ekiden.reviews WHERE session_id = :sent_back AND verb = 'reject'",
+        ],
+    ),
+    (
+        "forks_share_outputs",
+        "it has another text than its parent",
+        [
+            "UPDATE ekiden.revisions SET task_id = NULL, output = '[0]' "
+            "WHERE session_id = :fork AND phase = 1",
+        ],
+    ),
+    (
+        "budgets_were_kept",
+        "a call cost more than was reserved for it",
+        [
+            "UPDATE ekiden.reservations SET cost_usd = 1 WHERE session_id = :limited",
+            "UPDATE ekiden.calls SET cost_usd = 2 WHERE session_id = :limited",
         ],
     ),
     (
@@ -400,6 +426,15 @@ BROKEN = [
 ]  # fmt: skip
 
 
+# Passages are booked three times over, in reviews, runs and events: what is missing in one of them
+# is seen from the others as well.
+ALSO = {
+    "gates_are_reviewed_once": {"gates_are_passed_once", "gates_are_told_once"},
+    "sessions_are_told_once": {"gates_are_passed_once", "drafts_follow_completion"},
+    "phase_runs_match_tasks": {"gates_are_passed_once"},
+}
+
+
 @pytest.mark.parametrize(
     ("name", "statements"),
     [(name, statements) for name, _, statements in BROKEN],
@@ -417,7 +452,7 @@ async def test_what_is_broken_is_found_and_nothing_else(
     finally:
         await connection.close()
     report = await check(copy)
-    assert set(red(report)) == {name}
+    assert {name} <= set(red(report)) <= {name} | ALSO.get(name, set())
     finding = found(report, name)
     assert 1 <= finding.violations <= finding.examined
     assert len(finding.ids) == min(finding.violations, 20)

@@ -12,6 +12,7 @@ import pytest
 from ekiden import Context, Draft, Flow, Phase
 from ekiden.api.settings import ApiSettings
 from ekiden.flows.registry import CompiledFlow
+from ekiden.store.budgets import Budgets
 from ekiden.store.ledger import Call, Ledger
 from ekiden.store.tasks import Tasks
 from ekiden.store.workers import Workers
@@ -106,7 +107,7 @@ async def test_many_large_answers_are_written_a_few_at_a_time(house: House) -> N
     await registered(house)
     session = await house.begin("one", QUICK)
     body = b"x" * 50_000_000
-    writer = LedgerWriter(Ledger(house.pool, house.dsn))
+    writer = LedgerWriter(Ledger(house.pool, house.dsn), Budgets(house.pool, house.dsn))
     calls = [
         writer.append(
             Call(

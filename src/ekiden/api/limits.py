@@ -11,7 +11,8 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive
 
-from ekiden.api.problems import Field, Refusal, invalid
+from ekiden.api.problems import Refusal, invalid
+from ekiden.schemas import Field
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -15,12 +15,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ekiden import errors
+from ekiden.schemas import Field
 from ekiden.store.connection import TRANSIENT
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-Field = tuple[str, str]  # dotted path, what is wrong with it
 
 
 class Refusal(Exception):

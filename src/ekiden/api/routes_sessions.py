@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 
 from ekiden.api.given import Act, Creation, Decision, Delivery, OptionsGiven
-from ekiden.api.inputs import check_input, title_of
 from ekiden.api.limits import fit, json_of
 from ekiden.api.openapi import body, refusals
 from ekiden.api.problems import invalid
@@ -27,6 +26,7 @@ from ekiden.api.services import (
 from ekiden.api.shown import Progress, Started
 from ekiden.core.records import FlowLine
 from ekiden.errors import Conflict
+from ekiden.schemas import check, title_of
 
 router = APIRouter(prefix="/api/{flow}/cot-session", tags=["sessions"])
 
@@ -55,7 +55,7 @@ async def create(
     process-async unless ``start`` is true.
     """
     creation = _creation(given)
-    check_input(flow.input_schema, creation.input)
+    check(flow.input_schema, creation.input)
     session_id, created = await here.sessions.create(
         flow.name,
         title=creation.title or title_of(creation.input, flow.input_schema, flow.title),

@@ -220,6 +220,7 @@ async def _register(pool: asyncpg.Pool, database: Database, flow: CompiledFlow) 
         title=flow.title,
         phases=flow.describe(),
         input_schema=flow.input_schema,
+        output_schemas=flow.output_schemas,
     )
 
 

@@ -21,8 +21,9 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar, get_type_hints
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_type_hints
 
+from ekiden.core.gates import Gate
 from ekiden.core.model import StepKind
 from ekiden.errors import FlowError
 
@@ -48,6 +49,16 @@ class Context(Protocol):
     @property
     def attempt(self) -> int:
         """The number of this attempt, from 1."""
+        ...
+
+    @property
+    def feedback(self) -> Feedback | None:
+        """What a person wants to be different this time; None when the phase was not sent back."""
+        ...
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What a person gave this run of the phase, e.g. ``{"tone": "dry"}``; mostly empty."""
         ...
 
     async def ask(
@@ -83,11 +94,29 @@ class Context(Protocol):
         ...
 
 
+class Feedback(Protocol):
+    """What a person said when a phase was sent back; see ``Context.feedback``."""
+
+    @property
+    def note(self) -> str:
+        """What shall be different."""
+        ...
+
+    @property
+    def previous(self) -> Any:
+        """The output that was sent back, as INTEGRATE returned it; None when it is not known."""
+        ...
+
+
 class Phase:
     """One leg of the relay: THINK, perhaps EXECUTE, INTEGRATE. The docstring is its title."""
 
     title: ClassVar[str] = ""
     titles: ClassVar[dict[str, str]] = {}  # other languages, e.g. {"ja": "トレンドを集める"}
+    gate: ClassVar[Gate] = Gate()  # who looks at the output before the next phase begins
+    # What follows when items of EXECUTE fail for good: "fail" the session, "ask" a person once the
+    # others are done, or go on while at least this share of them (0.8) has succeeded, else ask.
+    failed_items: ClassVar[Literal["fail", "ask"] | float] = "fail"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +140,8 @@ class PhaseSpec:
     definition: type[Phase]
     steps: dict[StepKind, StepSpec]  # in order
     each: Callable[[Any], Sequence[Any]] | None  # fan-out of EXECUTE
+    gate: Gate
+    failed_items: Literal["fail", "ask"] | float
 
     @property
     def kinds(self) -> tuple[StepKind, ...]:
@@ -228,6 +259,9 @@ def _read_phase(flow: str, number: int, cls: type[Phase]) -> PhaseSpec:
         if kind is StepKind.EXECUTE and each and takes is None:
             raise FlowError(f"{where}: annotate the item that execute() takes")
         steps[kind] = StepSpec(kind=kind, run=run, returns=hints["return"], takes=takes)
+    if not isinstance(cls.gate, Gate):
+        raise FlowError(f"{where}: gate must be an ekiden.Gate")
+    _check_failed_items(cls.failed_items, each is not None, where)
     doc = (cls.__doc__ or "").strip().splitlines()
     title = cls.title or (doc[0].rstrip(".") if doc else cls.__name__)
     return PhaseSpec(
@@ -238,7 +272,21 @@ def _read_phase(flow: str, number: int, cls: type[Phase]) -> PhaseSpec:
         definition=cls,
         steps=steps,
         each=each,
+        gate=cls.gate,
+        failed_items=cls.failed_items,
     )
+
+
+def _check_failed_items(policy: object, fans_out: bool, where: str) -> None:
+    if policy == "fail":
+        return
+    if not fans_out:
+        raise FlowError(f"{where}: failed_items is about the items of each(), and there is none")
+    share = isinstance(policy, float | int) and not isinstance(policy, bool) and 0 < policy <= 1
+    if not (share or policy == "ask"):
+        raise FlowError(
+            f'{where}: failed_items is "fail", "ask" or a share such as 0.8, not {policy!r}'
+        )
 
 
 def _hints(run: Callable[..., Any], where: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ekiden.core.gates import next_phase
 from ekiden.core.model import SessionState, StepKind, TaskState
 
 
@@ -35,6 +36,11 @@ class SessionEvent(StrEnum):
     FAIL = "fail"  # a task failed for good
     START = "start"  # process-async: held steps may run
     APPROVE = "approve"  # a person lets the next phase begin
+    EDIT = "edit"  # a person changes an output, and its gate waits for approval
+    REJECT = "reject"  # a person wants the phase done again, with a note
+    RERUN = "rerun"  # a person goes back to a step of a phase that was done
+    STOP = "stop"  # a budget is used up, or too many items failed: a person must decide
+    ACCEPT = "accept"  # a person goes on without the items that failed
     PAUSE = "pause"
     RESUME = "resume"
     CANCEL = "cancel"
@@ -70,12 +76,26 @@ SESSION_TRANSITIONS: dict[tuple[SessionState, SessionEvent], SessionState] = {
     (_S.PAUSED, _SE.FAIL): _S.FAILED,
     (_S.PAUSED, _SE.RESUME): _S.RUNNING,
     (_S.PAUSED, _SE.CANCEL): _S.CANCELLED,
+    (_S.RUNNING, _SE.STOP): _S.PAUSED,
+    (_S.PAUSED, _SE.STOP): _S.PAUSED,
+    (_S.PAUSED, _SE.ACCEPT): _S.RUNNING,
+    (_S.PAUSED, _SE.EDIT): _S.AWAITING_REVIEW,
+    (_S.PAUSED, _SE.RERUN): _S.RUNNING,
     (_S.AWAITING_REVIEW, _SE.APPROVE): _S.RUNNING,
+    (_S.AWAITING_REVIEW, _SE.EDIT): _S.AWAITING_REVIEW,
+    (_S.AWAITING_REVIEW, _SE.REJECT): _S.RUNNING,
+    (_S.AWAITING_REVIEW, _SE.RERUN): _S.RUNNING,
     (_S.AWAITING_REVIEW, _SE.CANCEL): _S.CANCELLED,
     # A sibling of the task that failed may fail as well.
     (_S.FAILED, _SE.FAIL): _S.FAILED,
+    (_S.FAILED, _SE.STOP): _S.FAILED,
     (_S.FAILED, _SE.RESUME): _S.RUNNING,
+    (_S.FAILED, _SE.EDIT): _S.AWAITING_REVIEW,
+    (_S.FAILED, _SE.RERUN): _S.RUNNING,
     (_S.FAILED, _SE.CANCEL): _S.CANCELLED,
+    # What was done can be taken up again; nothing of it is overwritten.
+    (_S.COMPLETED, _SE.EDIT): _S.AWAITING_REVIEW,
+    (_S.COMPLETED, _SE.RERUN): _S.RUNNING,
 }
 
 
@@ -110,7 +130,8 @@ def decide(
     phase: int,
     step: StepKind,
     auto_steps: bool,
-    auto_phases: bool,
+    gate: bool,
+    kept: frozenset[int] = frozenset(),
 ) -> Transition:
     """Decide what follows once every task of a step is complete.
 
@@ -120,7 +141,8 @@ def decide(
         phase: the phase of the step that closed, from 1.
         step: the step that closed.
         auto_steps: AUTO_PROGRESS_STEPS of the session.
-        auto_phases: AUTO_PROGRESS_PHASES of the session.
+        gate: whether a person looks at the phase's output.
+        kept: later phases whose approved output still holds, after going back.
     """
     steps = kinds(phase)
     if step is not steps[-1]:
@@ -128,8 +150,15 @@ def decide(
         return Transition(SessionEvent.ADVANCE, phase, following, hold=not auto_steps)
     if phase == phases:
         return Transition(SessionEvent.FINISH, phase, step)
-    if not auto_phases:
+    if gate:
         return Transition(SessionEvent.OPEN_GATE, phase, step)
+    following_phase = next_phase(phases, phase, kept)
+    if following_phase is None:
+        return Transition(SessionEvent.FINISH, phase, step)
     return Transition(
-        SessionEvent.ADVANCE, phase + 1, kinds(phase + 1)[0], new_phase=True, hold=not auto_steps
+        SessionEvent.ADVANCE,
+        following_phase,
+        kinds(following_phase)[0],
+        new_phase=True,
+        hold=not auto_steps,
     )

@@ -6,8 +6,9 @@ together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -70,6 +71,56 @@ class CallOutcome(StrEnum):
     ABORTED = "ABORTED"  # stopped in the middle: it was asked and may have cost something
 
 
+class Verb(StrEnum):
+    """The decisions a person takes over a session's outputs; each is a row of ``reviews``."""
+
+    APPROVE = "approve"  # the output holds; the next phase begins
+    EDIT = "edit"  # a new revision by a person, which waits for approval
+    REJECT = "reject"  # the phase runs again, and its THINK is told why
+    RERUN = "rerun"  # so does a phase that was done, from any of its steps
+    ACCEPT = "accept"  # go on without the items that failed
+    RETRY = "retry"  # try only those again
+    BUDGET = "budget"  # set a budget, and go on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What may be spent, by a session or one of its phases. None is no limit."""
+
+    max_cost_usd: Decimal | None = None
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """One decision of one person."""
+
+    verb: Verb
+    actor: str
+    comment: str | None = None  # why; for reject what shall be different
+    revision: int | None = None  # what was looked at; None takes what stands
+    key: str | None = None  # Idempotency-Key: the same key is the same decision
+    phase: int | None = None  # edit, rerun, budget: which one; None is the current one
+    step: StepKind = StepKind.THINK  # rerun: where it begins
+    output: Any = None  # edit: what the phase's output shall be
+    model: str | None = None  # reject, rerun: "provider:model" for this run
+    variables: dict[str, Any] = field(default_factory=dict)  # reject, rerun: ctx.variables
+    budget: Budget | None = None  # budget: the new one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reviewed:
+    """What a decision did."""
+
+    status: str  # of the session afterwards
+    phase: int
+    missing: int = 0  # approvals still needed
+    revision: int | None = None  # that an edit has made
+    stale: tuple[int, ...] = ()  # later phases that will run again
+    kept: tuple[int, ...] = ()  # later phases whose output still holds
+    repeated: bool = False  # it was taken before, under the same key
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How one session runs; defaults come from the settings when it is created."""
@@ -79,6 +130,9 @@ class Options:
     max_retries: int = 3  # MAX_RETRIES: tries after the first
     retry_delay: timedelta = timedelta(seconds=1)  # RETRY_DELAY: base of the back-off
     timeout: timedelta = timedelta(minutes=5)  # WORKER_TIMEOUT: longest one attempt may take
+    gates: dict[int, dict[str, Any]] = field(default_factory=dict)  # over the flow's, by phase
+    models: dict[str, str] = field(default_factory=dict)  # "provider:model" by "", "1", "1.THINK"
+    budgets: dict[int, Budget] = field(default_factory=dict)  # by phase; 0 is the whole session
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,6 +165,19 @@ class SessionData:
     outputs: dict[int, str]  # approved outputs of the phases before, by phase number
     plan: str | None  # result of THINK in this generation
     found: list[str]  # results of EXECUTE in this generation, in item order
+    kept: frozenset[int] = frozenset()  # later phases whose output still holds, after going back
+    feedback: Feedback | None = None  # what a person wants to be different this time
+    model: str | None = None  # "provider:model" for this run of the phase
+    variables: dict[str, Any] = field(default_factory=dict)  # of this run of the phase
+    budgeted: bool = False  # calls are reserved before they are made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """What a person said of the output before."""
+
+    note: str
+    previous: str | None  # that output, as JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

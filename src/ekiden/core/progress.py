@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ekiden.core.model import SessionState, StepKind
-from ekiden.core.records import PendingRetry, Session, SessionUsage, StepCount
+from ekiden.core.records import PendingRetry, Session, SessionUsage, Standing, StepCount
 
 
 def progress(
@@ -14,7 +14,9 @@ def progress(
     counts: Sequence[StepCount],
     retry: PendingRetry | None,
     usage: SessionUsage,
-    revision: int | None = None,
+    *,
+    standing: Standing | None = None,
+    approved: Collection[int] = (),
 ) -> dict[str, Any]:
     """Return the progress object (camelCase, JSON values and datetimes).
 
@@ -23,10 +25,14 @@ def progress(
         counts: its steps' counts, newest generation of each phase.
         retry: the failed attempt it waits to repeat, if any.
         usage: what its calls took.
-        revision: the revision that waits at the gate, if there is a gate.
+        standing: the newest output of the current phase, if it has one.
+        approved: phases whose newest run has an approved output.
     """
     by_step = {(c.phase, c.step): c for c in counts}
-    phases = [_phase(number, spec, by_step) for number, spec in enumerate(session.flow_phases, 1)]
+    phases = [
+        _phase(session, number, spec, by_step, approved)
+        for number, spec in enumerate(session.flow_phases, 1)
+    ]
     completed = [p["phase"] for p in phases if p["status"] == "COMPLETED"]
     at_gate = session.status == SessionState.AWAITING_REVIEW
     waiting = _waiting_for(session, counts, retry)
@@ -42,7 +48,11 @@ def progress(
         "title": session.title,
         "phases": phases,
         "waitingFor": waiting,
-        "revision": revision if at_gate else None,
+        "revision": standing.id if at_gate and standing else None,
+        "complaint": standing.complaint if at_gate and standing else None,
+        "approvedBy": standing.approved_by if at_gate and standing else [],
+        "stop": session.stop,
+        "forkOf": session.parent_id,
         "error": _error(session, retry),
         "usage": {
             "calls": usage.calls,
@@ -54,20 +64,28 @@ def progress(
             "usd": None if usage.cost_usd is None else float(usage.cost_usd),
             "callsWithoutPrice": usage.unpriced,
         },
+        "waitingSince": session.waiting_since,
+        "waitedForPeopleMs": round(session.waited.total_seconds() * 1000),
         "createdAt": session.created_at,
         "updatedAt": session.updated_at,
         "completedAt": session.completed_at,
     }
 
 
-_MANUAL = {"review", "process-async", "resume"}
+_MANUAL = {"review", "process-async", "resume", "items", "budget"}
 
 
 def _phase(
-    number: int, spec: dict[str, Any], by_step: dict[tuple[int, str], StepCount]
+    session: Session,
+    number: int,
+    spec: dict[str, Any],
+    by_step: dict[tuple[int, str], StepCount],
+    approved: Collection[int],
 ) -> dict[str, Any]:
     steps = [_step(kind, by_step.get((number, kind))) for kind in spec["steps"]]
-    if steps[-1]["status"] == "COMPLETED":
+    if number > session.phase and number not in session.kept and number in approved:
+        status = "STALE"  # what it was made of has changed: it runs again
+    elif steps[-1]["status"] == "COMPLETED" or (number in approved and number != session.phase):
         status = "COMPLETED"
     elif any(s["status"] != "PENDING" for s in steps):
         status = next(s["status"] for s in reversed(steps) if s["status"] != "PENDING")
@@ -89,7 +107,7 @@ def _phase(
 def _step(kind: str, count: StepCount | None) -> dict[str, Any]:
     if count is None:
         return {"step": StepKind(kind), "status": "PENDING", "tasks": 0, "completed": 0, "open": 0}
-    if count.completed == count.total:
+    if count.completed + count.tolerated == count.total and count.completed:
         status = "COMPLETED"
     elif count.failed:
         status = "FAILED"
@@ -108,7 +126,7 @@ def _step(kind: str, count: StepCount | None) -> dict[str, Any]:
         "completed": count.completed,
         "running": count.running,
         "failed": count.failed,
-        "open": count.total - count.completed - count.cancelled,
+        "open": count.total - count.completed - count.cancelled - count.tolerated,
         "startedAt": count.started_at,
         "completedAt": count.completed_at if status == "COMPLETED" else None,
     }
@@ -128,6 +146,8 @@ def _waiting_for(
             }
         case SessionState.FAILED:
             return {"kind": "resume", "message": "A step failed for good. Resume goes on from it."}
+        case SessionState.PAUSED if session.stop is not None:
+            return _stopped(session, session.stop, counts)
         case SessionState.PAUSED:
             return {"kind": "resume", "message": "Paused. Resume goes on where it stopped."}
         case SessionState.COMPLETED | SessionState.CANCELLED:
@@ -150,6 +170,18 @@ def _waiting_for(
     if retry is not None:
         return {"kind": "retry", "message": "A failed attempt will be repeated when it is due."}
     return {"kind": "claim", "message": "Waiting for a worker that is free."}
+
+
+def _stopped(session: Session, stop: dict[str, Any], counts: Sequence[StepCount]) -> dict[str, Any]:
+    if stop["kind"] == "budget":
+        return {"kind": "budget", "message": stop["message"]}
+    step = next((c for c in counts if (c.phase, c.step) == (session.phase, session.step)), None)
+    total = step.total if step else stop["failed"]
+    return {
+        "kind": "items",
+        "message": f"{stop['failed']} of {total} items of phase {session.phase} failed for good. "
+        "Accept what there is, retry only those, or cancel.",
+    }
 
 
 def _error(session: Session, retry: PendingRetry | None) -> dict[str, Any] | None:

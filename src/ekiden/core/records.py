@@ -35,6 +35,69 @@ class Session:
     updated_at: datetime
     completed_at: datetime | None
     has_worker: bool  # a living worker knows this version of the flow
+    created_by: str
+    parent_id: str | None  # the session it was forked from
+    parent_phase: int | None  # whose outputs it shares up to here
+    gates: dict[str, dict[str, Any]]  # policies over the flow's, by phase
+    models: dict[str, str]  # "provider:model" by place
+    kept: list[int]  # after going back: later phases whose output still holds
+    stop: dict[str, Any] | None  # why it paused by itself
+    waiting_since: datetime | None  # for a person
+    waited: timedelta  # for people, in all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The revision that a gate would approve."""
+
+    id: int
+    complaint: str | None  # of the flow's check
+    approved_by: list[str]  # where several must
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewLine:
+    """One decision over a session."""
+
+    id: int
+    phase: int
+    generation: int | None  # of the phase: the one decided on, or the one begun
+    step: str | None  # where a rerun begins
+    verb: str
+    revision_id: int | None  # what was looked at
+    actor: str
+    comment: str | None
+    passes: bool  # an approval that passed its gate; others counted towards it
+    waited: timedelta | None  # how long the session had waited for it
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingLine:
+    """One session that waits for a person."""
+
+    id: str
+    flow: str
+    title: str
+    status: str
+    phase: int
+    step: str
+    phase_title: str
+    stop: dict[str, Any] | None
+    waiting_since: datetime
+    age: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingTimes:
+    """How long sessions wait for people. None where there is nothing to measure."""
+
+    waiting: int
+    age_p50: timedelta | None
+    age_p90: timedelta | None
+    decided: int  # in the last 30 days
+    took_p50: timedelta | None
+    took_p90: timedelta | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +129,7 @@ class StepCount:
     cancelled: int
     queued: int  # due now or later
     held: int  # waiting for process-async or resume
+    tolerated: int  # failed items that the others go on without
     started_at: datetime | None
     completed_at: datetime | None
 
@@ -107,6 +171,10 @@ class Revision:
     created_at: datetime
     approved_at: datetime | None
     output: Any
+    approved_by: str | None = None
+    complaint: str | None = None  # of the flow's check
+    comment: str | None = None  # why it was edited
+    session_id: str | None = None  # where revisions of several sessions are looked at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +189,7 @@ class TaskLine:
     status: str
     queued: bool
     awaiting: bool
+    tolerated: bool  # failed, and its siblings go on without it
     attempt: int
     available_at: datetime
     worker_id: int | None

@@ -124,10 +124,16 @@ class CompiledPhase:
         self.number = spec.number
         self.kinds = spec.kinds
         self.each = spec.each
+        self.policy = spec.gate.describe()
         self.steps = {
             kind: CompiledStep(step, f"{flow} phase {spec.number} {kind}")
             for kind, step in spec.steps.items()
         }
+
+    @property
+    def output(self) -> Codec:
+        """What the phase's output is stored as: its last step's result."""
+        return self.steps[self.kinds[-1]].result
 
     def describe(self) -> dict[str, Any]:
         """Return what the table of flows says of this phase."""
@@ -137,6 +143,7 @@ class CompiledPhase:
             "titles": self.spec.titles,
             "steps": [str(kind) for kind in self.kinds],
             "fansOut": self.each is not None,
+            "gate": self.policy,
         }
 
 
@@ -167,6 +174,11 @@ class CompiledFlow:
     def describe(self) -> list[dict[str, Any]]:
         """Return the phases as the table of flows stores them."""
         return [phase.describe() for phase in self.phases]
+
+    @property
+    def output_schemas(self) -> list[dict[str, Any]]:
+        """Return the schema of each phase's output: what a person's edit is checked against."""
+        return [phase.output.schema for phase in self.phases]
 
     @cached_property
     def version(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -110,6 +111,20 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Let go of connections and processes."""
+        ...
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """What a provider can do as well when it knows beforehand what a call costs at most."""
+
+    def most_it_costs(self, input_chars: int, max_tokens: int) -> Decimal | None:
+        """Return an upper bound of what one call costs, in US dollars; None when it is not known.
+
+        Args:
+            input_chars: characters of all that is sent: messages, and the schema as JSON.
+            max_tokens: the most tokens that the answer may have.
+        """
         ...
 
 

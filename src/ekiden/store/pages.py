@@ -47,6 +47,7 @@ class SessionRow:
     step: str
     title: str
     held: bool  # tasks of it wait for process-async
+    stop: str | None  # why it paused by itself: budget, items
     cost_usd: Decimal | None  # as far as prices are known
     created_at: datetime
     updated_at: datetime
@@ -64,6 +65,9 @@ class RevisionRow:
     author: str
     created_at: datetime
     approved_at: datetime | None
+    approved_by: str | None
+    complaint: str | None  # of the flow's own check
+    comment: str | None  # why it was edited
     bytes: int
     output: Any  # None when it is larger than MOST_OUTPUT, see ``bytes``
 
@@ -85,6 +89,7 @@ class TaskRow:
     status: str
     queued: bool
     awaiting: bool
+    tolerated: bool  # failed, and its siblings go on without it
     attempt: int
     available_at: datetime
     worker_id: int | None
@@ -156,19 +161,6 @@ class CallWhole:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReviewRow:
-    """One decision."""
-
-    id: int
-    phase: int
-    verb: str
-    revision_id: int | None
-    actor: str
-    comment: str | None
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SaidRow:
     """The end of what a call of a running attempt has said."""
 
@@ -187,6 +179,7 @@ class DraftRow:
     session_id: str
     session_title: str
     flow: str
+    generation: int  # of the last phase
     number: int
     title: str
     body: dict[str, Any]
@@ -270,19 +263,25 @@ class Pages:
             for row in await self._rows("page_revisions", parse_session_id(session_id), MOST_OUTPUT)
         ]
 
-    async def output(self, session_id: str, revision: int) -> bytes:
-        """Return the output of one revision, as JSON.
+    async def output(self, session_id: str, revision: int) -> str:
+        """Return the output of one revision, as JSON text, whole.
 
         Raises:
             NotFound: there is none.
         """
         with translated(self._dsn):
-            text = await self._pool.fetchval(
+            row = await self._pool.fetchrow(
                 sql("page_revision"), parse_session_id(session_id), revision
             )
-        if text is None:
+        if row is None:
             raise NotFound(f"Session {session_id} has no revision {revision}.")
-        return bytes(text.encode())
+        return str(row["output"])
+
+    async def output_schema(self, session_id: str, phase: int) -> dict[str, Any] | None:
+        """Return the schema of a phase's output, or None when its worker did not tell it."""
+        rows = await self._rows("page_output_schema", parse_session_id(session_id), phase)
+        text = rows[0]["schema"] if rows else None
+        return None if text is None else json.loads(text)
 
     async def tasks(self, session_id: str) -> list[TaskRow]:
         """Return the newest tasks of a session in running order."""
@@ -298,11 +297,6 @@ class Pages:
         """Return the calls of a session."""
         rows = await self._rows("page_calls", parse_session_id(session_id), MOST_CALLS)
         return [CallRow(**row) for row in rows]
-
-    async def reviews(self, session_id: str) -> list[ReviewRow]:
-        """Return the decisions taken at a session's gates."""
-        rows = await self._rows("page_reviews", parse_session_id(session_id))
-        return [ReviewRow(**row) for row in rows]
 
     async def said(self, session_id: str) -> list[SaidRow]:
         """Return what running attempts have said so far."""

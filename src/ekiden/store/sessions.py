@@ -2,55 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import asyncpg
 import orjson
 
 from ekiden import failpoint
 from ekiden.core import records
-from ekiden.core.model import Event, Options
+from ekiden.core.model import Event, Options, Review, SessionState, Verb
 from ekiden.core.progress import progress
-from ekiden.errors import Conflict, DatabaseError, NoGate, NotFound, StaleRevision, UnknownFlow
+from ekiden.errors import Conflict, NotFound, UnknownFlow
 from ekiden.store.connection import address_of, parse_session_id, translated
 from ekiden.store.pages import Pages
 from ekiden.store.partials import Partials
 from ekiden.store.queries import sql
-
-R = TypeVar("R")
-
-_JSON = {
-    "input", "error", "flow_phases", "phases", "input_schema", "output", "request", "result",
-    "body", "sources", "data",
-}  # fmt: skip
-
-
-# orjson makes floats of integers beyond 64 bits, and refuses what is no float.
-_LONG_INTEGER = re.compile("[0-9]{19}")
-
-
-def _decoded(text: str) -> Any:
-    return json.loads(text) if _LONG_INTEGER.search(text) else orjson.loads(text)
-
-
-def decode(kind: type[R], row: Mapping[str, Any] | asyncpg.Record) -> R:
-    """Make a record of a row; columns that hold JSON text are decoded."""
-    return kind(
-        **{
-            key: _decoded(value) if key in _JSON and isinstance(value, str) else value
-            for key, value in row.items()
-        }
-    )
-
-
-def _in_order(kind: type[R], row: tuple[Any, ...]) -> R:
-    """Make a record of a row within a row: its values have no names, but the record's order."""
-    names = (field.name for field in fields(cast("Any", kind)))
-    return decode(kind, dict(zip(names, row, strict=True)))
+from ekiden.store.reviews import Reviews, instead
+from ekiden.store.rows import decode, in_order
 
 
 class Sessions:
@@ -63,6 +30,7 @@ class Sessions:
         self._pool = pool
         self._dsn = dsn
         self.partials = Partials(pool, dsn)
+        self.reviews = Reviews(pool, dsn)
         self.pages = Pages(pool, dsn)
 
     @property
@@ -106,6 +74,7 @@ class Sessions:
         options: Options,
         start: bool = False,
         idempotency_key: str | None = None,
+        actor: str = "api",
     ) -> tuple[str, bool]:
         """Create a session; return its id and whether it is new (not for a repeated key).
 
@@ -116,6 +85,7 @@ class Sessions:
             options: how it runs.
             start: start its first step now; else it is held until ``start``.
             idempotency_key: a second call with the same key returns the first one's session.
+            actor: who starts it.
 
         Raises:
             UnknownFlow: no worker has registered such a flow.
@@ -123,7 +93,9 @@ class Sessions:
         values = (
             flow, title[:500], orjson.dumps(input).decode(), options.auto_steps,
             options.auto_phases, options.max_retries, options.retry_delay, options.timeout,
-            idempotency_key, start,
+            idempotency_key, start, actor, _gates(options), orjson.dumps(options.models).decode(),
+            list(options.budgets), [b.max_cost_usd for b in options.budgets.values()],
+            [b.max_tokens for b in options.budgets.values()],
         )  # fmt: skip
         row = await self._row("create_session", *values)
         if row is None and idempotency_key is not None:
@@ -146,7 +118,7 @@ class Sessions:
         row = await self._decide("start_session", parse_session_id(session_id))
         status = _status(row, session_id)
         if status != "RUNNING":
-            raise Conflict(_instead(status, session_id))
+            raise Conflict(instead(SessionState(status), session_id))
         assert row is not None
         return int(row["started"])
 
@@ -174,43 +146,16 @@ class Sessions:
             StaleRevision: the output changed since ``revision``.
             Conflict: the key was used for another decision.
         """
-        session_id = parse_session_id(session_id)
-        if await self._decided(session_id, "approve", idempotency_key):
-            return
-        try:
-            row = await self._decide(
-                "approve_gate", session_id, revision, actor, comment, idempotency_key
-            )
-        except DatabaseError as error:
-            # The key was used beside us.
-            if isinstance(error.__cause__, asyncpg.UniqueViolationError) and await self._decided(
-                session_id, "approve", idempotency_key
-            ):
-                return
-            raise
-        status = _status(row, session_id)
-        assert row is not None
-        if row["passed"]:
-            return
-        if status != "AWAITING_REVIEW":
-            if await self._decided(session_id, "approve", idempotency_key):
-                return
-            raise NoGate(f"Session {session_id} is {status}: there is no gate to pass.")
-        raise StaleRevision(
-            f"The output of phase {row['phase']} is now revision {row['revision_id']}, "
-            f"you looked at {revision}. Look again, then decide."
+        await self.reviews.take(
+            session_id,
+            Review(
+                verb=Verb.APPROVE,
+                actor=actor,
+                comment=comment,
+                revision=revision,
+                key=idempotency_key,
+            ),
         )
-
-    async def _decided(self, session_id: str, verb: str, key: str | None) -> bool:
-        """Whether this decision was taken already under this key.
-
-        Raises:
-            Conflict: the key stands for another decision.
-        """
-        row = await self._row("review_by_key", key) if key is not None else None
-        if row is not None and (row["session_id"], row["verb"]) != (session_id, verb):
-            raise Conflict("This Idempotency-Key was used for another decision.")
-        return row is not None
 
     async def pause(self, session_id: str, *, actor: str) -> None:
         """Let what runs end and start nothing new.
@@ -244,7 +189,7 @@ class Sessions:
         status = _status(row, session_id)
         assert row is not None
         if not row["changed"] and status != already:
-            raise Conflict(_instead(status, session_id))
+            raise Conflict(instead(SessionState(status), session_id))
 
     async def deliver(self, session_id: str, *, task_id: int, attempt: int, result: Any) -> None:
         """Deliver a running task's result from outside; a worker checks and completes it.
@@ -286,15 +231,16 @@ class Sessions:
         if row is None:
             raise NotFound(f"There is no session {session_id}.")
         found = dict(row)
-        counts, retry, usage, revision = (
-            found.pop(name) for name in ("counts", "retry", "usage", "revision")
+        counts, retry, usage, standing, approved = (
+            found.pop(name) for name in ("counts", "retry", "usage", "standing", "approved")
         )
         return progress(
             decode(records.Session, found),
-            [_in_order(records.StepCount, c) for c in counts],
-            None if retry is None else _in_order(records.PendingRetry, retry),
-            _in_order(records.SessionUsage, usage),
-            revision,
+            [in_order(records.StepCount, c) for c in counts],
+            None if retry is None else in_order(records.PendingRetry, retry),
+            in_order(records.SessionUsage, usage),
+            standing=None if standing is None else in_order(records.Standing, standing),
+            approved=approved,
         )
 
     async def find(
@@ -355,20 +301,11 @@ class Sessions:
         return [records.WorkerLine(**row) for row in await self._rows("list_workers")]
 
 
+def _gates(options: Options) -> str:
+    return orjson.dumps({str(phase): policy for phase, policy in options.gates.items()}).decode()
+
+
 def _status(row: asyncpg.Record | None, session_id: str) -> str:
     if row is None:
         raise NotFound(f"There is no session {session_id}.")
     return str(row["status"])
-
-
-def _instead(status: str, session_id: str) -> str:
-    """Say what a person can do in this state."""
-    advice = {
-        "RUNNING": "It is running already.",
-        "AWAITING_REVIEW": "It waits at a gate: approve it (proceed-next-phase).",
-        "PAUSED": "Resume it.",
-        "FAILED": "Resume it; it goes on from the step that failed.",
-        "COMPLETED": "It is done.",
-        "CANCELLED": "It was cancelled; create a new one.",
-    }[status]
-    return f"Session {session_id} is {status}. {advice}"

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import orjson
 
-from ekiden.core.model import ClaimedTask, Error, Options, SessionData
+from ekiden.core.model import ClaimedTask, Error, Feedback, Options, SessionData
 from ekiden.store.connection import translated
 from ekiden.store.queries import sql
 from ekiden.store.words import storable
@@ -34,6 +34,7 @@ class Completion:
     room: int = 1  # how many of them this worker takes at once
     reads: str | None = None  # phases whose output was used, as an array literal
     drafts: list[tuple[str, str, str]] = field(default_factory=list)  # title, body, sources
+    complaint: str | None = None  # of the gate's check
 
 
 @dataclass(slots=True)
@@ -90,6 +91,31 @@ class Tasks:
         """Fail a task and its session; False when the attempt no longer holds it."""
         with translated(self._dsn):
             row = await self._pool.fetchval(sql("fail_task"), task.id, task.attempt, _json(error))
+        return row is not None
+
+    async def drop_item(self, task: ClaimedTask, error: Error, *, goes_on_with: float) -> bool:
+        """Give an item of a fan-out up, its siblings go on; False when it is no longer held.
+
+        Args:
+            task: the item.
+            error: why.
+            goes_on_with: the share of items, in (0, 1], with which the flow goes on.
+        """
+        with translated(self._dsn):
+            items: int = await self._pool.fetchval(sql("siblings_of"), task.id)
+            # Of 20 items with 0.8, 4 may fail. Rounded first: 20 * 0.2 is no whole number.
+            may_fail = int(round(items * (1 - goes_on_with), 9))
+            row = await self._pool.fetchval(
+                sql("drop_item"), task.id, task.attempt, _json(error), may_fail
+            )
+        return row is not None
+
+    async def stop_for_budget(self, task: ClaimedTask, stop: dict[str, Any]) -> bool:
+        """Put a task back and stop its session at a budget; False when it is no longer held."""
+        with translated(self._dsn):
+            row = await self._pool.fetchval(
+                sql("stop_for_budget"), task.id, task.attempt, orjson.dumps(stop).decode()
+            )
         return row is not None
 
     async def release(self, task: ClaimedTask) -> bool:
@@ -152,6 +178,9 @@ class Handoff:
             for ord_, c in enumerate(batch, 1)
             for number, draft in enumerate(c.drafts, 1)
         ]
+        complaints = [
+            (ord_, storable(c.complaint)) for ord_, c in enumerate(batch, 1) if c.complaint
+        ]
         row = await self._statement.fetchrow(
             worker_id,
             [c.task.id for c in batch],
@@ -170,6 +199,7 @@ class Handoff:
             ["RUNNING"] * len(batch),
             *(_columns(fans, 3)),
             *(_columns(drafts, 5)),
+            *(_columns(complaints, 2)),
         )
         following: dict[int, list[ClaimedTask]] = {}
         if row["next_of"] is not None:
@@ -222,9 +252,18 @@ def _session_data(row: asyncpg.Record) -> SessionData:
             max_retries=row["max_retries"],
             retry_delay=row["retry_delay"],
             timeout=row["timeout"],
+            gates={int(phase): policy for phase, policy in orjson.loads(row["gates"]).items()},
+            models=orjson.loads(row["models"]),
         ),
         input=row["input"],
         outputs=dict(starmap(lambda phase, text: (int(phase), text), outputs.items())),
         plan=row["plan"],
         found=list(row["found"]),
+        kept=frozenset(row["kept"]),
+        feedback=None
+        if row["note"] is None
+        else Feedback(note=row["note"], previous=row["previous"]),
+        model=row["model"],
+        variables=orjson.loads(row["variables"]),
+        budgeted=row["budgeted"],
     )

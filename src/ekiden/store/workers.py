@@ -42,6 +42,7 @@ class Workers:
         title: str,
         phases: list[dict[str, Any]],
         input_schema: dict[str, Any],
+        output_schemas: Sequence[dict[str, Any]] = (),
     ) -> int:
         """Make a flow known as its newest version and return its id."""
         with translated(self._dsn):
@@ -49,6 +50,7 @@ class Workers:
                 await self._pool.fetchval(
                     sql("register_flow"), name, version, title,
                     orjson.dumps(phases).decode(), orjson.dumps(input_schema).decode(),
+                    orjson.dumps(list(output_schemas)).decode(),
                 )
             )  # fmt: skip
 

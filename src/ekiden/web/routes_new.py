@@ -8,11 +8,11 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from ekiden.api.given import Creation
-from ekiden.api.inputs import check_input, title_of
 from ekiden.api.limits import fit
 from ekiden.api.problems import Refusal
 from ekiden.core.records import FlowLine
 from ekiden.errors import InputInvalid, NotFound
+from ekiden.schemas import check, title_of
 from ekiden.web.forms import elsewhere, fields_of, read_form
 from ekiden.web.visit import PageRoute, Visit, Visiting
 from ekiden.web.words import told_in
@@ -76,7 +76,7 @@ async def create(visit: Visiting, flow: str) -> Response:
     try:
         creation = _creation(form, value)
         if not problems:
-            check_input(found.input_schema, value)
+            check(found.input_schema, value)
     except InputInvalid as error:
         problems += error.problems
     except Refusal as refusal:
@@ -92,6 +92,7 @@ async def create(visit: Visiting, flow: str) -> Response:
         if creation.options
         else visit.here.settings.options,
         start=True,
+        actor=visit.actor,
         idempotency_key=f"web:{once}" if once.isalnum() and len(once) <= 64 else None,
     )
     return visit.see_other(f"/sessions/{session_id}")

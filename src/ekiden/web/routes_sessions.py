@@ -191,7 +191,7 @@ async def events(
 async def revision(visit: Visiting, session_id: str, revision: RowId) -> Response:
     """Return an output as it is stored."""
     output = await visit.pages.output(session_id, revision)
-    return Response(output, media_type="application/json", headers=HEADERS)
+    return Response(output.encode(), media_type="application/json", headers=HEADERS)
 
 
 @router.get("/sessions/{session_id}/tasks/{task_id}")

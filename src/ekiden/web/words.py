@@ -6,7 +6,7 @@ import re
 
 from ekiden.web.texts import Speech, load_texts
 
-# The sentences of ekiden.api.inputs, and the texts they are told by.
+# The sentences of ekiden.schemas, and the texts they are told by.
 _RULES = tuple(
     (re.compile(pattern), key)
     for pattern, key in (

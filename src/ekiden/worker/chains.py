@@ -15,9 +15,9 @@ from datetime import timedelta
 from typing import Any
 
 from ekiden import failpoint, telemetry
-from ekiden.core.model import ClaimedTask
+from ekiden.core.model import ClaimedTask, StepKind
 from ekiden.core.retry import GiveUp, decide_retry
-from ekiden.errors import DatabaseError, DatabaseUnreachable, StepError
+from ekiden.errors import BudgetReached, DatabaseError, DatabaseUnreachable, StepError
 from ekiden.flows.registry import CompiledFlow
 from ekiden.store.tasks import Tasks
 from ekiden.worker.committer import Committer
@@ -192,6 +192,9 @@ class Chains:
         if _met_no_database(raised):
             await self._put_off(task, raised)
             return
+        if isinstance(raised, BudgetReached):
+            await self._stop_for_budget(task, raised)
+            return
         error = describe(raised)
         tries = task.attempt - task.budget_from
         verdict = decide_retry(
@@ -203,7 +206,14 @@ class Chains:
             retry_after=raised.retry_after if isinstance(raised, StepError) else None,
         )
         if isinstance(verdict, GiveUp):
-            held = await patiently(lambda: self._tasks.fail(task, error))
+            share = _goes_on_with(task, leg)
+            if share is None:
+                held = await patiently(lambda: self._tasks.fail(task, error))
+            else:
+                held = await patiently(
+                    lambda: self._tasks.drop_item(task, error, goes_on_with=share)
+                )
+                self._look_again()  # the last of them may have queued what follows
             reason = verdict.reason
             if held:
                 telemetry.emit("attempt_failed", error=error.message, reason=reason, **_where(task))
@@ -222,6 +232,13 @@ class Chains:
         if not held:
             telemetry.emit("attempt_refused", **_where(task))
 
+    async def _stop_for_budget(self, task: ClaimedTask, raised: BudgetReached) -> None:
+        """Give back a task whose next call would exceed a budget; a person decides."""
+        if await patiently(lambda: self._tasks.stop_for_budget(task, raised.stop)):
+            telemetry.emit("budget_reached", reason=raised.message, **_where(task))
+        else:
+            telemetry.emit("attempt_refused", **_where(task))
+
     async def _put_off(self, task: ClaimedTask, raised: Exception) -> None:
         """Give back a task whose step met no database; the attempt does not count."""
         pause = min(0.05 * 2 ** min(task.budget_from, 10), _MAX_PUT_OFF)
@@ -229,6 +246,14 @@ class Chains:
         await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
         await patiently(lambda: self._tasks.release(task))
         self._look_again()
+
+
+def _goes_on_with(task: ClaimedTask, leg: Leg) -> float | None:
+    """Return the share of items with which the flow goes on; None when each failure ends it."""
+    phase = leg.flow.phase(task.phase).spec
+    if task.step != StepKind.EXECUTE or phase.failed_items == "fail":
+        return None
+    return 1.0 if phase.failed_items == "ask" else float(phase.failed_items)
 
 
 def _met_no_database(error: BaseException | None) -> bool:

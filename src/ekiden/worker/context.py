@@ -16,9 +16,16 @@ from pydantic import TypeAdapter, ValidationError
 from ekiden import telemetry
 from ekiden.core.flow import Phase
 from ekiden.core.model import CallOutcome, ClaimedTask
-from ekiden.errors import AnswerInvalid, FlowError, ModelUnavailable, SearchError
+from ekiden.errors import AnswerInvalid, BudgetReached, FlowError, ModelUnavailable, SearchError
 from ekiden.flows.registry import not_finite
-from ekiden.providers.protocol import Answer, Message, ModelRequest, Provider, RawAnswer
+from ekiden.providers.protocol import (
+    Answer,
+    Message,
+    ModelRequest,
+    Priced,
+    Provider,
+    RawAnswer,
+)
 from ekiden.search.protocol import SearchEngine, Source
 from ekiden.store.ledger import Call
 from ekiden.worker.caller import Caller, note_usage, plain
@@ -34,6 +41,14 @@ _REPAIR_SHOWS = 2000  # characters of a useless answer that the model is shown a
 _REPAIR = """That answer cannot be used: {complaint}
 
 Answer the question again. Keep to the form that was asked for and correct this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFeedback:
+    """What a person said when the phase was sent back."""
+
+    note: str
+    previous: Any  # the output that was sent back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +136,21 @@ class StepContext:
             self._input = self._leg.flow.input.validate_json(self._leg.input)
         return self._input
 
+    @property
+    def feedback(self) -> StepFeedback | None:
+        """What a person wants to be different this time; see ``ekiden.core.flow.Context``."""
+        said = self._leg.run.feedback
+        if said is None:
+            return None
+        codec = self._leg.flow.phase(self._task.phase).output
+        previous = None if said.previous is None else codec.decode(said.previous)
+        return StepFeedback(note=said.note, previous=previous)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What a person gave this run of the phase."""
+        return dict(self._leg.run.variables)
+
     def output(self, phase: type[Phase]) -> Any:
         """Return the approved output of an earlier phase; records the dependency.
 
@@ -131,9 +161,7 @@ class StepContext:
         if number >= self._task.phase:
             raise FlowError(f"ctx.output({phase.__name__}): only earlier phases have an output")
         self.reads.add(number)
-        steps = self._leg.flow.phase(number).steps
-        last = steps[self._leg.flow.kinds(number)[-1]]
-        return last.result.decode(self._leg.outputs[number])
+        return self._leg.flow.phase(number).output.decode(self._leg.outputs[number])
 
     async def ask(
         self,
@@ -208,9 +236,30 @@ class StepContext:
                 continue
         if (fetched := await self._caller.fetched(call, provider)) is not None:
             return await self._understand(*fetched, provider, question)
+        if self._leg.budgeted:
+            await self._reserve(call, provider, request, len(asked))
         return await self._caller.ask(
             call, provider, request, lambda raw: self._understand(call, raw, provider, question)
         )
+
+    async def _reserve(
+        self, call: Call, provider: Provider, request: ModelRequest, asked: int
+    ) -> None:
+        """Reserve what the call may cost at most.
+
+        Raises:
+            BudgetReached: it would exceed a budget; it is not made.
+        """
+        most = None
+        if isinstance(provider, Priced):
+            most = provider.most_it_costs(asked, request.max_tokens)
+        # A token stands for at least a byte or so of text; nobody's tokenizer makes more.
+        tokens = asked + request.max_tokens
+        stop = await self._ledger.reserve(
+            call, phase=self._task.phase, cost_usd=most, tokens=tokens
+        )
+        if stop is not None:
+            raise BudgetReached(stop["message"], stop=stop)
 
     async def _understand(
         self, call: Call, raw: RawAnswer, provider: Provider, question: _Question[T]

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ekiden.core.gates import GateMode, mode_of
 from ekiden.core.machine import SessionEvent, Transition, decide
 from ekiden.core.model import ClaimedTask, Error, StepKind
 from ekiden.errors import CannotHeal, ResultInvalid, StepError, StepTimeout
-from ekiden.flows.registry import Codec, CompiledFlow, CompiledStep
+from ekiden.flows.registry import Codec, CompiledFlow, CompiledPhase, CompiledStep
 from ekiden.providers.protocol import Provider, storable
 from ekiden.search.protocol import SearchEngine
 from ekiden.store.tasks import Completion
@@ -45,7 +46,7 @@ class Executor:
         self._provider = provider
         self._search = search
         self._ledger = ledger
-        self._transitions: dict[tuple[int, int, str, bool, bool], Transition] = {}
+        self._transitions: dict[tuple[int, int, str, bool, bool, frozenset[int]], Transition] = {}
 
     async def run(self, task: ClaimedTask, leg: Leg) -> Finished:
         """Run one attempt to its completion.
@@ -61,11 +62,15 @@ class Executor:
         else:
             result = await self._perform(step, context, task, leg)
         items = self._fan_out(task, leg, result)
-        transition = self._follows(task, leg, items)
+        complaint, gate = self._gate(task, leg, result)
+        transition = self._follows(task, leg, items, gate=gate)
         following = leg.after(task, result, transition)
         completion = _completion(task, leg, result, transition, items=items, reads=context.reads)
-        if transition.event is SessionEvent.FINISH:
-            completion.drafts = _drafts(leg.flow, {**leg.outputs, task.phase: result})
+        completion.complaint = complaint
+        if transition.event is SessionEvent.FINISH and task.phase == len(leg.flow.phases):
+            outputs = {**leg.outputs, task.phase: result}
+            completion.drafts = _drafts(leg.flow, outputs, context.reads)
+            completion.reads = _reads(context.reads)
         _check_size(completion)
         return Finished(completion, following)
 
@@ -112,11 +117,31 @@ class Executor:
         assert codec is not None  # Flow() checked it
         return [codec.encode(item) for item in found]
 
-    def _follows(self, task: ClaimedTask, leg: Leg, items: list[str] | None) -> Transition:
+    def _gate(self, task: ClaimedTask, leg: Leg, result: str) -> tuple[str | None, bool]:
+        """Return what the phase's check complains of, and whether a person must look."""
+        phase = leg.flow.phase(task.phase)
+        if task.step != phase.kinds[-1]:
+            return None, False
+        mode = mode_of(self._policy(phase, leg), auto_phases=leg.options.auto_phases)
+        if mode is not GateMode.CHECK:
+            return None, mode is GateMode.MANUAL
+        check = phase.spec.gate.check
+        if check is None:  # a session asks for one where the flow has none: better a person
+            return None, True
+        complaint = check(phase.output.decode(result))
+        return complaint, complaint is not None
+
+    def _policy(self, phase: CompiledPhase, leg: Leg) -> dict[str, Any]:
+        over = leg.options.gates.get(phase.number)
+        return phase.policy if over is None else {**phase.policy, **over}
+
+    def _follows(
+        self, task: ClaimedTask, leg: Leg, items: list[str] | None, *, gate: bool
+    ) -> Transition:
         # With nothing to execute, EXECUTE counts as closed.
         step = StepKind.EXECUTE if items == [] else StepKind(task.step)
         options = leg.options
-        key = (id(leg.flow), task.phase, step, options.auto_steps, options.auto_phases)
+        key = (id(leg.flow), task.phase, step, options.auto_steps, gate, leg.kept)
         if (known := self._transitions.get(key)) is None:
             known = self._transitions[key] = decide(
                 leg.flow.kinds,
@@ -124,7 +149,8 @@ class Executor:
                 phase=task.phase,
                 step=step,
                 auto_steps=options.auto_steps,
-                auto_phases=options.auto_phases,
+                gate=gate,
+                kept=leg.kept,
             )
         return known
 
@@ -150,8 +176,12 @@ def _completion(
         closes_phase=task.step == leg.flow.kinds(task.phase)[-1],
         items=items or None,
         next_count=(len(items) if items else 1) if advances else 0,
-        reads="{" + ",".join(map(str, sorted(reads))) + "}" if reads else None,
+        reads=_reads(reads),
     )
+
+
+def _reads(reads: set[int]) -> str | None:
+    return "{" + ",".join(map(str, sorted(reads))) + "}" if reads else None
 
 
 def _check_size(completion: Completion) -> None:
@@ -168,15 +198,19 @@ def _check_size(completion: Completion) -> None:
         )
 
 
-def _drafts(flow: CompiledFlow, outputs: dict[int, str]) -> list[tuple[str, str, str]]:
-    """Let the flow make its drafts of the phases' outputs."""
+def _drafts(
+    flow: CompiledFlow, outputs: dict[int, str], reads: set[int]
+) -> list[tuple[str, str, str]]:
+    """Let the flow make its drafts of the phases' outputs, and note in ``reads`` which it used."""
     make = flow.flow.drafts
     if make is None:
         return []
 
     def output(phase: type) -> object:
         number = flow.flow.number_of(phase)
-        return flow.phase(number).steps[flow.kinds(number)[-1]].result.decode(outputs[number])
+        if number < len(flow.phases):
+            reads.add(number)
+        return flow.phase(number).output.decode(outputs[number])
 
     return [
         (storable(draft.title), _BODY.encode(draft.body), _SOURCES.encode(list(draft.sources)))

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from ekiden.errors import DatabaseError, Interrupted
+from ekiden.store.budgets import Budgets
 from ekiden.store.ledger import Call, Ledger, PaidAnswer, StartedCall
 from ekiden.worker.batcher import Batcher
 from ekiden.worker.partial_writer import PartialWriter
@@ -30,8 +32,9 @@ class LedgerWriter:
     ``partials`` saves what calls say while they run.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, budgets: Budgets) -> None:
         self._ledger = ledger
+        self._budgets = budgets
         self.partials = PartialWriter(ledger.partials)
         self._calls: Batcher[Call, None] = Batcher(
             lambda batch: _write_answers(batch, ledger.append), limit=_BATCH, name="ledger"
@@ -64,6 +67,15 @@ class LedgerWriter:
             raise Interrupted(
                 f"Attempt {call.attempt} no longer holds task {call.task_id}: no call begins."
             )
+
+    async def reserve(
+        self, call: Call, *, phase: int, cost_usd: Decimal | None, tokens: int
+    ) -> dict[str, Any] | None:
+        """Reserve what a call may cost; return why it may not be made, or None once it may."""
+        return await patiently(
+            lambda: self._budgets.reserve(call, phase=phase, cost_usd=cost_usd, tokens=tokens),
+            refusals=1,
+        )
 
     async def append(self, call: Call) -> None:
         """Return once the call is durable.

@@ -10,8 +10,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ekiden.core.machine import Transition
-from ekiden.core.model import ClaimedTask, Options, SessionData, StepKind
+from ekiden.core.model import ClaimedTask, Feedback, Options, SessionData, StepKind
 from ekiden.flows.registry import CompiledFlow
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What people gave one run of a phase."""
+
+    feedback: Feedback | None = None
+    model: str | None = None  # "provider:model"
+    variables: dict[str, Any] = field(default_factory=dict)
+
+
+NO_RUN = Run()
 
 
 @dataclass(slots=True)
@@ -26,6 +38,9 @@ class Leg:
     outputs: dict[int, str] = field(default_factory=dict)
     plan: str | None = None
     found: list[str] | None = None  # None: not all of it is here, ask the database
+    kept: frozenset[int] = frozenset()  # later phases whose output still holds
+    budgeted: bool = False
+    run: Run = NO_RUN  # what people gave this run of the phase; mostly nothing
 
     @classmethod
     def of(cls, flow: CompiledFlow, data: SessionData) -> Leg:
@@ -39,7 +54,22 @@ class Leg:
             outputs=data.outputs,
             plan=data.plan,
             found=data.found,
+            kept=data.kept,
+            budgeted=data.budgeted,
+            run=Run(data.feedback, data.model, data.variables),
         )
+
+    def wanted_model(self, task: ClaimedTask) -> str | None:
+        """Return the "provider:model" that people chose for this task; None leaves it to settings.
+
+        The nearest choice wins: of this run of the phase, of the session for the step, for the
+        phase, for all of it.
+        """
+        if self.run.model is not None:
+            return self.run.model
+        chosen = self.options.models
+        places = (f"{task.phase}.{task.step}", f"{task.phase}", "")
+        return next((chosen[p] for p in places if p in chosen), None) if chosen else None
 
     def serves(self, task: ClaimedTask) -> bool:
         """Whether this leg holds all that the task needs."""
@@ -55,7 +85,7 @@ class Leg:
         """Return the leg of what follows this task's completion."""
         following = Leg(
             self.flow, self.options, self.input, self.phase, self.generation, self.outputs,
-            self.plan, self.found,
+            self.plan, self.found, self.kept, self.budgeted, self.run,
         )  # fmt: skip
         if transition.new_phase:
             # Copied: siblings' contexts may still read the old one.
@@ -63,6 +93,7 @@ class Leg:
             following.phase = transition.phase
             following.plan = None
             following.found = None
+            following.run = NO_RUN
         elif task.step == StepKind.THINK:
             following.plan = result
             following.found = [] if transition.step == StepKind.INTEGRATE else None

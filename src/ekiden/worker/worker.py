@@ -21,6 +21,7 @@ from ekiden.errors import DatabaseError
 from ekiden.flows.registry import CompiledFlow
 from ekiden.providers.protocol import Provider
 from ekiden.search.protocol import SearchEngine
+from ekiden.store.budgets import Budgets
 from ekiden.store.connection import open_pool
 from ekiden.store.doorbell import Doorbell
 from ekiden.store.ledger import Ledger
@@ -151,7 +152,7 @@ class Worker:
         pool = await stack.enter_async_context(open_pool(dsn))
         self._tasks = Tasks(pool, dsn)
         self._workers = Workers(pool, dsn)
-        self._ledger = LedgerWriter(Ledger(pool, dsn))
+        self._ledger = LedgerWriter(Ledger(pool, dsn), Budgets(pool, dsn))
         self._executor = Executor(provider=self._provider, search=self._search, ledger=self._ledger)
         self._committer = Committer(
             self._dsn,
@@ -171,6 +172,7 @@ class Worker:
                 title=flow.title,
                 phases=flow.describe(),
                 input_schema=flow.input_schema,
+                output_schemas=flow.output_schemas,
             )
             self._flow_of[flow_id] = flow
         self.id = await self._workers.register(

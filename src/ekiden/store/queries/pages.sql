@@ -5,7 +5,7 @@
 -- each the title of its phase, whether tasks of it are held, and what its calls cost as far as
 -- prices are known (of a call that broke off and was fetched later, the row with the answer).
 WITH line AS MATERIALIZED (
-    SELECT s.id, s.flow_id, s.status, s.phase, s.step, s.title, s.created_at, s.updated_at,
+    SELECT s.id, s.flow_id, s.status, s.phase, s.step, s.title, s.stop ->> 'kind' AS stop, s.created_at, s.updated_at,
            s.completed_at
     FROM ekiden.sessions s
     WHERE ($1::text IS NULL OR s.flow_id IN (SELECT f.id FROM ekiden.flows f WHERE f.name = $1))
@@ -15,7 +15,7 @@ WITH line AS MATERIALIZED (
     ORDER BY s.id DESC LIMIT $5
 )
 SELECT l.id::text, f.name AS flow, f.title AS flow_title, l.status, l.phase, l.step, l.title,
-       l.created_at, l.updated_at, l.completed_at, f.phases::text AS flow_phases,
+       l.created_at, l.updated_at, l.completed_at, l.stop, f.phases::text AS flow_phases,
        EXISTS (SELECT FROM ekiden.api_tasks t WHERE t.session_id = l.id AND t.awaiting) AS held,
        (SELECT sum(c.cost_usd)
         FROM (SELECT DISTINCT ON (k.task_id, k.attempt, k.number) k.cost_usd
@@ -27,23 +27,24 @@ ORDER BY l.id DESC;
 -- name: page_waiting
 -- What waits for a person, longest first; at most $1.
 WITH waiting AS (
-    SELECT s.id FROM ekiden.sessions s WHERE s.status = 'AWAITING_REVIEW'
+    SELECT s.id FROM ekiden.sessions s WHERE s.waiting_since IS NOT NULL
     UNION ALL
     SELECT s.id FROM ekiden.sessions s
-    WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED')
+    WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED') AND s.waiting_since IS NULL
       AND (s.status <> 'RUNNING'
            OR EXISTS (SELECT FROM ekiden.api_tasks t WHERE t.session_id = s.id AND t.awaiting))
 )
 SELECT s.id::text, f.name AS flow, f.title AS flow_title, s.status, s.phase, s.step, s.title,
-       s.created_at, s.updated_at, s.completed_at, f.phases::text AS flow_phases,
-       s.status = 'RUNNING' AS held, NULL::numeric AS cost_usd
+       s.created_at, coalesce(s.waiting_since, s.updated_at) AS updated_at, s.completed_at,
+       f.phases::text AS flow_phases, s.status = 'RUNNING' AS held, s.stop ->> 'kind' AS stop,
+       NULL::numeric AS cost_usd
 FROM waiting w JOIN ekiden.sessions s ON s.id = w.id JOIN ekiden.flows f ON f.id = s.flow_id
-ORDER BY s.updated_at, s.id LIMIT $1;
+ORDER BY coalesce(s.waiting_since, s.updated_at), s.id LIMIT $1;
 
 -- name: page_waiting_count
--- How many sessions are at a gate or FAILED, up to $1: the number beside the inbox.
+-- How many sessions wait at a gate or a stop, or FAILED, up to $1: the number beside the inbox.
 SELECT count(*) FROM (
-    SELECT FROM ekiden.sessions WHERE status = 'AWAITING_REVIEW'
+    SELECT FROM ekiden.sessions WHERE waiting_since IS NOT NULL
     UNION ALL
     SELECT FROM ekiden.sessions WHERE status IN ('RUNNING', 'PAUSED', 'FAILED')
                                   AND status = 'FAILED'
@@ -52,26 +53,30 @@ SELECT count(*) FROM (
 
 -- name: page_revisions
 -- Every revision of every phase, oldest first, with its output where that has at most $2 bytes.
-SELECT v.id, v.phase, v.generation, v.number, v.author, v.created_at, v.approved_at, v.bytes,
+SELECT v.id, v.phase, v.generation, v.number, v.author, v.created_at, v.approved_at, v.approved_by,
+       v.complaint, v.comment, v.bytes,
        CASE WHEN v.bytes <= $2 THEN v.output END AS output
 FROM (SELECT r.id, r.phase, r.generation, r.number, r.author, r.created_at, r.approved_at,
-             octet_length(o.output) AS bytes, o.output
+             r.approved_by, r.complaint, r.comment, octet_length(o.output) AS bytes, o.output
       FROM ekiden.revisions r LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id
       CROSS JOIN LATERAL (SELECT coalesce(r.output, t.result)::text AS output OFFSET 0) o
       WHERE r.session_id = $1) v
 ORDER BY v.phase, v.generation, v.number;
 
 -- name: page_revision
--- The output of one revision, whole.
-SELECT coalesce(r.output, t.result)::text AS output
+-- One revision of a session with its output, whole.
+SELECT r.id, r.phase, r.generation, r.number, coalesce(r.output, t.result)::text AS output
 FROM ekiden.revisions r LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id
 WHERE r.session_id = $1 AND r.id = $2;
 
 -- name: page_tasks
 -- The newest $2 tasks of a session without what they were given and made, in running order.
-SELECT t.id, t.phase, t.generation, t.step, t.item, t.status, t.queued, t.awaiting, t.attempt,
-       t.available_at, t.worker_id, t.error::text, t.created_at, t.started_at, t.completed_at
-FROM (SELECT * FROM ekiden.api_tasks a WHERE a.session_id = $1
+SELECT t.id, t.phase, t.generation, t.step, t.item, t.status, t.queued, t.awaiting, t.tolerated,
+       t.attempt, t.available_at, t.worker_id, t.error::text, t.created_at, t.started_at, t.completed_at
+FROM (SELECT a.id, a.phase, a.generation, a.step, a.item, a.status, a.queued, a.awaiting,
+             a.tolerated, a.attempt, a.available_at, a.worker_id, a.error, a.created_at,
+             a.started_at, a.completed_at
+      FROM ekiden.api_tasks a WHERE a.session_id = $1
       ORDER BY a.phase DESC, a.generation DESC, a.created_at DESC, a.item LIMIT $2) t
 ORDER BY t.phase, t.generation, array_position(ARRAY['THINK', 'EXECUTE', 'INTEGRATE'], t.step),
          t.item;
@@ -87,10 +92,10 @@ SELECT c.task_id, c.attempt, c.number, c.kind, c.provider, c.model, c.outcome, c
        c.finished_at
 FROM ekiden.calls c WHERE c.session_id = $1 ORDER BY c.id LIMIT $2;
 
--- name: page_reviews
--- The decisions taken at a session's gates.
-SELECT r.id, r.phase, r.verb, r.revision_id, r.actor, r.comment, r.created_at
-FROM ekiden.reviews r WHERE r.session_id = $1 ORDER BY r.id;
+-- name: page_output_schema
+-- The schema of the output of a phase, in the version of the flow that the session keeps.
+SELECT (f.output_schemas -> ($2::int - 1))::text AS schema
+FROM ekiden.sessions s JOIN ekiden.flows f ON f.id = s.flow_id WHERE s.id = $1;
 
 -- name: page_said
 -- What each running attempt of a session has said so far: its last $2 characters, and how many.
@@ -105,8 +110,8 @@ ORDER BY p.task_id, p.attempt, p.call;
 
 -- name: page_task
 -- One task of a session with what it was given and made, each up to $3 characters.
-SELECT t.id, t.phase, t.generation, t.step, t.item, t.status, t.queued, t.awaiting, t.attempt,
-       t.available_at, t.worker_id, t.error::text, t.created_at, t.started_at, t.completed_at,
+SELECT t.id, t.phase, t.generation, t.step, t.item, t.status, t.queued, t.awaiting, t.tolerated,
+       t.attempt, t.available_at, t.worker_id, t.error::text, t.created_at, t.started_at, t.completed_at,
        left(t.request::text, $3) AS request, length(t.request::text) AS request_length,
        left(t.result::text, $3) AS result, length(t.result::text) AS result_length
 FROM ekiden.api_tasks t WHERE t.session_id = $1 AND t.id = $2;
@@ -122,7 +127,7 @@ FROM ekiden.calls c WHERE c.session_id = $1 AND c.task_id = $2 ORDER BY c.id;
 -- name: page_drafts
 -- Drafts with the session they come from, newest first: of a status $1 or, when null, of all that
 -- are not archived, with ids below $2 or from the newest; $4 is one session or null.
-SELECT d.id, d.session_id::text, d.number, d.title, d.body::text, d.sources::text, d.created_at,
+SELECT d.id, d.session_id::text, d.generation, d.number, d.title, d.body::text, d.sources::text, d.created_at,
        d.status, d.changed_by, d.changed_at, s.title AS session_title, f.name AS flow
 FROM ekiden.drafts d JOIN ekiden.sessions s ON s.id = d.session_id
 JOIN ekiden.flows f ON f.id = s.flow_id

@@ -4,14 +4,20 @@
 -- name: create_session
 -- Creates a session on the newest registered version of a flow, with its first task: queued when
 -- $10, else held until process-async. A second call with the same idempotency key changes nothing.
+-- Its budgets are positions of $14 to $16.
 WITH flow AS (
     SELECT id FROM ekiden.flows WHERE name = $1 ORDER BY registered_at DESC, id DESC LIMIT 1
 ), made AS (
     INSERT INTO ekiden.sessions (flow_id, title, input, auto_steps, auto_phases, max_retries,
-                                 retry_delay, timeout, idempotency_key, open_tasks)
-    SELECT id, $2, $3::json, $4, $5, $6, $7, $8, $9, 1 FROM flow
+                                 retry_delay, timeout, idempotency_key, open_tasks, created_by,
+                                 gates, models)
+    SELECT id, $2, $3::json, $4, $5, $6, $7, $8, $9, 1, $11, $12::jsonb, $13::jsonb FROM flow
     ON CONFLICT (idempotency_key) DO NOTHING
     RETURNING id, flow_id
+), limited AS (
+    INSERT INTO ekiden.budgets (session_id, phase, max_cost_usd, max_tokens)
+    SELECT m.id, b.phase, b.cost, b.tokens
+    FROM made m, unnest($14::smallint[], $15::numeric[], $16::bigint[]) AS b(phase, cost, tokens)
 ), run AS (
     INSERT INTO ekiden.phase_runs (session_id, phase, generation) SELECT id, 1, 1 FROM made
 ), task AS (
@@ -47,47 +53,6 @@ WITH locked AS MATERIALIZED (
 )
 SELECT l.status, (SELECT count(*) FROM freed) AS started FROM locked l;
 
--- name: approve_gate
--- Passes the gate of a session: the output is approved as it was seen and the next phase begins.
--- $2 is the revision the decision was made on, or null for the one that stands.
-WITH locked AS MATERIALIZED (
-    SELECT id, flow_id, status, phase, generation, auto_steps FROM ekiden.sessions
-    WHERE id = $1 FOR UPDATE
-), standing AS MATERIALIZED (
-    SELECT r.id FROM locked l JOIN ekiden.revisions r
-        ON r.session_id = l.id AND r.phase = l.phase AND r.generation = l.generation
-    ORDER BY r.number DESC LIMIT 1
-), moved AS (
-    UPDATE ekiden.sessions s
-    SET status = 'RUNNING', phase = l.phase + 1, step = 'THINK', open_tasks = 1, error = NULL,
-        generation = (SELECT coalesce(max(p.generation), 0) + 1 FROM ekiden.phase_runs p
-                      WHERE p.session_id = s.id AND p.phase = l.phase + 1),
-        updated_at = ekiden.now()
-    FROM locked l JOIN standing v ON $2::bigint IS NULL OR v.id = $2
-    WHERE s.id = l.id AND l.status = 'AWAITING_REVIEW'
-    RETURNING s.id, s.flow_id, s.phase, s.generation, l.phase AS approved_phase,
-              v.id AS revision_id, NOT l.auto_steps AS held
-), approved AS (
-    UPDATE ekiden.revisions r SET approved_at = ekiden.now() FROM moved m
-    WHERE r.id = m.revision_id AND r.approved_at IS NULL
-), reviewed AS (
-    INSERT INTO ekiden.reviews (session_id, phase, verb, revision_id, actor, comment,
-                                idempotency_key)
-    SELECT id, approved_phase, 'approve', revision_id, $3, $4, $5 FROM moved
-), run AS (
-    INSERT INTO ekiden.phase_runs (session_id, phase, generation)
-    SELECT id, phase, generation FROM moved
-), task AS (
-    INSERT INTO ekiden.api_tasks (session_id, flow_id, phase, step, generation, queued, awaiting)
-    SELECT id, flow_id, phase, 'THINK', generation, NOT held, held FROM moved
-), told AS (
-    INSERT INTO ekiden.events (session_id, type, phase, data)
-    SELECT id, 'gate_approved', approved_phase, json_build_object('actor', $3::text) FROM moved
-)
-SELECT l.status, l.phase, (SELECT id FROM standing) AS revision_id,
-       EXISTS (SELECT FROM moved) AS passed
-FROM locked l;
-
 -- name: pause_session
 -- Stops a session after what runs now: due and queued tasks are held.
 WITH locked AS MATERIALIZED (
@@ -111,8 +76,14 @@ SELECT l.status, EXISTS (SELECT FROM paused) AS changed FROM locked l;
 WITH locked AS MATERIALIZED (
     SELECT id, status FROM ekiden.sessions WHERE id = $1 FOR UPDATE
 ), resumed AS (
-    UPDATE ekiden.sessions s SET status = 'RUNNING', error = NULL, updated_at = ekiden.now()
-    FROM locked l WHERE s.id = l.id AND l.status IN ('PAUSED', 'FAILED')
+    UPDATE ekiden.sessions s
+    SET status = 'RUNNING', error = NULL, updated_at = ekiden.now(), stop = NULL,
+        waiting_since = NULL,
+        waited = s.waited + coalesce(ekiden.now() - s.waiting_since, interval '0')
+    FROM locked l
+    -- Where items have failed somebody must say what becomes of them: accept or retry.
+    WHERE s.id = l.id AND l.status IN ('PAUSED', 'FAILED')
+      AND s.stop ->> 'kind' IS DISTINCT FROM 'items'
     RETURNING s.id
 ), again AS (
     UPDATE ekiden.api_tasks t
@@ -121,7 +92,8 @@ WITH locked AS MATERIALIZED (
         -- What was delivered to a task that failed was wrong; what waited through a pause was not.
         delivered = CASE WHEN t.status <> 'FAILED' THEN t.delivered END,
         budget_from = CASE WHEN t.status = 'FAILED' THEN t.attempt ELSE t.budget_from END
-    FROM resumed r WHERE t.session_id = r.id AND (t.status = 'FAILED' OR t.awaiting)
+    FROM resumed r
+    WHERE t.session_id = r.id AND (t.status = 'FAILED' AND NOT t.tolerated OR t.awaiting)
 ), told AS (
     INSERT INTO ekiden.events (session_id, type, data)
     SELECT id, 'session_resumed', json_build_object('actor', $2::text) FROM resumed
@@ -134,7 +106,9 @@ WITH locked AS MATERIALIZED (
     SELECT id, status FROM ekiden.sessions WHERE id = $1 FOR UPDATE
 ), ended AS (
     UPDATE ekiden.sessions s
-    SET status = 'CANCELLED', updated_at = ekiden.now(), completed_at = ekiden.now()
+    SET status = 'CANCELLED', updated_at = ekiden.now(), completed_at = ekiden.now(), stop = NULL,
+        waiting_since = NULL,
+        waited = s.waited + coalesce(ekiden.now() - s.waiting_since, interval '0')
     FROM locked l
     WHERE s.id = l.id AND l.status IN ('RUNNING', 'AWAITING_REVIEW', 'PAUSED', 'FAILED')
     RETURNING s.id
@@ -158,16 +132,15 @@ SELECT l.status, EXISTS (SELECT FROM ended) AS changed,
        (SELECT count(pg_notify('session_cancelled', id::text)) FROM ended) AS told
 FROM locked l;
 
--- name: review_by_key
--- The review an idempotency key stands for, if it was taken already.
-SELECT session_id::text, phase, verb FROM ekiden.reviews WHERE idempotency_key = $1;
-
 -- name: get_session
 -- One session with its flow.
 SELECT s.id::text, f.name AS flow, f.version AS flow_version, f.title AS flow_title, s.status,
        s.phase, s.step, s.generation, s.open_tasks, s.title, s.input::text, s.auto_steps,
        s.auto_phases, s.max_retries, s.retry_delay, s.timeout, s.error::text, s.created_at,
-       s.updated_at, s.completed_at, f.phases::text AS flow_phases, s.flow_id,
+       s.updated_at, s.completed_at, f.phases::text AS flow_phases, s.flow_id, s.created_by,
+       s.parent_id::text, s.parent_phase, s.gates::text, s.models::text, s.kept, s.stop::text,
+       s.waiting_since,
+       s.waited + coalesce(ekiden.now() - s.waiting_since, interval '0') AS waited,
        EXISTS (SELECT FROM ekiden.workers w WHERE w.state = 'ALIVE'
                AND w.lease_until > ekiden.now() AND s.flow_id = ANY (w.flow_ids)) AS has_worker
 FROM ekiden.sessions s JOIN ekiden.flows f ON f.id = s.flow_id
@@ -191,22 +164,36 @@ ORDER BY s.id DESC LIMIT $4;
 SELECT s.id::text, f.name AS flow, f.version AS flow_version, f.title AS flow_title, s.status,
        s.phase, s.step, s.generation, s.open_tasks, s.title, s.input::text, s.auto_steps,
        s.auto_phases, s.max_retries, s.retry_delay, s.timeout, s.error::text, s.created_at,
-       s.updated_at, s.completed_at, f.phases::text AS flow_phases, s.flow_id,
+       s.updated_at, s.completed_at, f.phases::text AS flow_phases, s.flow_id, s.created_by,
+       s.parent_id::text, s.parent_phase, s.gates::text, s.models::text, s.kept, s.stop::text,
+       s.waiting_since,
+       s.waited + coalesce(ekiden.now() - s.waiting_since, interval '0') AS waited,
        EXISTS (SELECT FROM ekiden.workers w WHERE w.state = 'ALIVE'
                AND w.lease_until > ekiden.now() AND s.flow_id = ANY (w.flow_ids)) AS has_worker,
-       ARRAY(SELECT ROW (t.phase, t.generation, t.step, count(*),
+       ARRAY(SELECT DISTINCT r.phase FROM ekiden.revisions r
+             WHERE r.session_id = s.id AND r.approved_at IS NOT NULL
+               AND r.generation = (SELECT max(p.generation) FROM ekiden.phase_runs p
+                                   WHERE p.session_id = s.id AND p.phase = r.phase)) AS approved,
+       ARRAY(SELECT ROW (t.phase, p.generation, t.step, count(*),
                          count(*) FILTER (WHERE t.status = 'COMPLETED'),
                          count(*) FILTER (WHERE t.status = 'RUNNING'),
                          count(*) FILTER (WHERE t.status = 'FAILED'),
                          count(*) FILTER (WHERE t.status = 'CANCELLED'),
                          count(*) FILTER (WHERE t.queued),
                          count(*) FILTER (WHERE t.awaiting),
+                         count(*) FILTER (WHERE t.tolerated),
                          min(t.started_at), max(t.completed_at))
-             FROM ekiden.api_tasks t
-             WHERE t.session_id = s.id
-               AND t.generation = (SELECT max(p.generation) FROM ekiden.phase_runs p
-                                   WHERE p.session_id = t.session_id AND p.phase = t.phase)
-             GROUP BY t.phase, t.generation, t.step) AS counts,
+             FROM (SELECT DISTINCT ON (n.phase) n.phase, n.generation,
+                          coalesce(n.think_from, n.generation) AS think_from,
+                          coalesce(n.execute_from, n.generation) AS execute_from
+                   FROM ekiden.phase_runs n WHERE n.session_id = s.id
+                   ORDER BY n.phase, n.generation DESC) p
+             JOIN ekiden.api_tasks t
+                 ON t.session_id = s.id AND t.phase = p.phase
+                    AND t.generation = CASE t.step WHEN 'THINK' THEN p.think_from
+                                                   WHEN 'EXECUTE' THEN p.execute_from
+                                                   ELSE p.generation END
+             GROUP BY t.phase, p.generation, t.step) AS counts,
        (SELECT ROW (t.id, t.phase, t.step, t.item, t.attempt, t.error::text, t.available_at)
         FROM ekiden.api_tasks t
         WHERE t.session_id = s.id AND t.queued AND t.error IS NOT NULL
@@ -219,23 +206,27 @@ SELECT s.id::text, f.name AS flow, f.version AS flow_version, f.title AS flow_ti
                      k.input_tokens, k.output_tokens, k.cost_usd, k.answer IS NOT NULL AS answered
               FROM ekiden.calls k WHERE k.session_id = s.id
               ORDER BY k.task_id, k.attempt, k.number, k.answer IS NULL) c) AS usage,
-       (SELECT r.id FROM ekiden.revisions r
+       (SELECT ROW (r.id, r.complaint,
+                    ARRAY(SELECT DISTINCT v.actor FROM ekiden.reviews v
+                          WHERE v.revision_id = r.id AND v.verb = 'approve'))
+        FROM ekiden.revisions r
         WHERE r.session_id = s.id AND r.phase = s.phase AND r.generation = s.generation
-        ORDER BY r.number DESC LIMIT 1) AS revision
+        ORDER BY r.number DESC LIMIT 1) AS standing
 FROM ekiden.sessions s JOIN ekiden.flows f ON f.id = s.flow_id
 WHERE s.id = $1;
 
 
 -- name: list_revisions
 -- Every revision of every phase, oldest first, with its output.
-SELECT r.id, r.phase, r.generation, r.number, r.author, r.created_at, r.approved_at,
+SELECT r.id, r.phase, r.generation, r.number, r.author, r.created_at, r.approved_at, r.approved_by,
+       r.complaint, r.comment,
        coalesce(r.output, t.result)::text AS output
 FROM ekiden.revisions r LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id
 WHERE r.session_id = $1 ORDER BY r.phase, r.generation, r.number;
 
 -- name: list_tasks
 -- Every task of a session, in running order.
-SELECT id, phase, step, item, generation, status, queued, awaiting, attempt, available_at,
+SELECT id, phase, step, item, generation, status, queued, awaiting, tolerated, attempt, available_at,
        worker_id, request::text, result::text, error::text, created_at, started_at, completed_at
 FROM ekiden.api_tasks WHERE session_id = $1
 ORDER BY phase, generation, array_position(ARRAY['THINK', 'EXECUTE', 'INTEGRATE'], step), item;
@@ -257,9 +248,12 @@ SELECT id, attempt, number, kind, provider, model, outcome, error, http_status, 
 FROM ekiden.calls WHERE session_id = $1 AND task_id = $2 ORDER BY id;
 
 -- name: list_drafts
--- The drafts of a session ($1), or the newest of all.
+-- The drafts of a session ($1), or the newest of all; of its newest completion.
 SELECT d.id, d.session_id::text, d.number, d.title, d.body::text, d.sources::text, d.created_at
-FROM ekiden.drafts d WHERE $1::uuid IS NULL OR d.session_id = $1
+FROM ekiden.drafts d
+WHERE ($1::uuid IS NULL OR d.session_id = $1)
+  AND d.generation = (SELECT max(n.generation) FROM ekiden.drafts n
+                      WHERE n.session_id = d.session_id)
 ORDER BY d.session_id DESC, d.number LIMIT $2;
 
 -- name: list_events

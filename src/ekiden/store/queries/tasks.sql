@@ -29,22 +29,32 @@ ORDER BY available_at, id LIMIT 1;
 
 -- name: load_sessions
 -- What a worker must know to run tasks of these sessions: input, options, the approved outputs of
--- the phases before, and this generation's plan and results so far.
+-- the phases before (and of those kept after going back), this generation's plan and results so far
+-- or those it goes on from, and what a person wants to be different.
 SELECT s.id::text AS session_id, s.flow_id, s.phase, s.generation, s.input::text,
        s.auto_steps, s.auto_phases, s.max_retries, s.retry_delay, s.timeout,
        (SELECT json_object_agg(o.phase, o.output::text)::text
         FROM (SELECT DISTINCT ON (r.phase) r.phase, coalesce(r.output, t.result) AS output
               FROM ekiden.revisions r LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id
-              WHERE r.session_id = s.id AND r.phase < s.phase AND r.approved_at IS NOT NULL
+              WHERE r.session_id = s.id AND (r.phase < s.phase OR r.phase = ANY (s.kept))
+                AND r.approved_at IS NOT NULL
               ORDER BY r.phase, r.generation DESC, r.number DESC) AS o) AS outputs,
        (SELECT t.result::text FROM ekiden.api_tasks t
-        WHERE t.session_id = s.id AND t.phase = s.phase AND t.generation = s.generation
-          AND t.step = 'THINK') AS plan,
+        WHERE t.session_id = s.id AND t.phase = s.phase AND t.step = 'THINK'
+          AND t.generation = coalesce(p.think_from, s.generation)) AS plan,
        ARRAY(SELECT t.result::text FROM ekiden.api_tasks t
-             WHERE t.session_id = s.id AND t.phase = s.phase AND t.generation = s.generation
-               AND t.step = 'EXECUTE' AND t.result IS NOT NULL
-             ORDER BY t.item) AS found
-FROM ekiden.sessions s WHERE s.id = ANY ($1::uuid[]);
+             WHERE t.session_id = s.id AND t.phase = s.phase AND t.step = 'EXECUTE'
+               AND t.generation = coalesce(p.execute_from, s.generation) AND t.result IS NOT NULL
+             ORDER BY t.item) AS found,
+       s.kept, s.gates::text, s.models::text, p.note, p.model, p.variables::text,
+       (SELECT coalesce(r.output, t.result)::text
+        FROM ekiden.revisions r LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id
+        WHERE r.id = p.previous) AS previous,
+       EXISTS (SELECT FROM ekiden.budgets b WHERE b.session_id = s.id) AS budgeted
+FROM ekiden.sessions s
+JOIN ekiden.phase_runs p
+    ON p.session_id = s.id AND p.phase = s.phase AND p.generation = s.generation
+WHERE s.id = ANY ($1::uuid[]);
 
 -- name: complete_tasks
 -- The hand-off. Stores results, fences each on (RUNNING, attempt), and where that closes the step
@@ -53,7 +63,8 @@ FROM ekiden.sessions s WHERE s.id = ANY ($1::uuid[]);
 -- number of sessions.
 --
 -- A completion is one position of arrays $2 to $15; the children of those that fan out are rows
--- ($16 position, $17 item, $18 request); drafts of those that finish are rows ($19 to $23).
+-- ($16 position, $17 item, $18 request); drafts of those that finish are rows ($19 to $23), and so
+-- is what a gate's check complained of ($24 position, $25 complaint).
 --
 -- The chain below is linear on purpose: each part carries on what the next one needs. Joining a
 -- part back to an earlier one makes the planner, which expects one row, compare all with all.
@@ -69,7 +80,8 @@ WITH done AS MATERIALIZED (
                          new_phase, hold, closes_phase, next_count, room, running, ord)
 ), locked AS MATERIALIZED (
     -- Carries the completions along: joined to them afterwards, it was read again for each.
-    SELECT d.*, s.status AS session_status, s.open_tasks
+    SELECT d.*, s.status AS session_status, s.open_tasks,
+           s.failed_items > s.tolerated_items AS stops
     FROM done d JOIN ekiden.sessions s ON s.id = d.session_id
     WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED')
     ORDER BY s.id FOR UPDATE OF s
@@ -80,11 +92,14 @@ WITH done AS MATERIALIZED (
     FROM locked d
     WHERE t.id = d.task_id AND t.attempt = d.attempt AND t.status = d.running
     RETURNING t.id, t.session_id, t.phase, t.step, t.generation, t.attempt, t.worker_id,
-              t.started_at, d.session_status, d.open_tasks, d.ord, d.event, d.next_phase,
-              d.next_step, d.new_phase, d.hold, d.closes_phase, d.next_count, d.room, d.now
+              t.started_at, d.session_status, d.open_tasks, d.stops, d.ord, d.event,
+              d.next_phase, d.next_step, d.new_phase, d.hold, d.closes_phase, d.next_count, d.room, d.now
 ), counted AS (
     -- One row a session. Siblings agree on all but their ids, and on how much room there is.
-    SELECT session_id, count(*) AS closed, max(open_tasks) AS open_tasks, max(ord) AS ord,
+    -- The last one closes the step, or stops the session when too many of them have failed.
+    SELECT session_id, max(open_tasks) - count(*) AS still_open, max(ord) AS ord,
+           max(open_tasks) = count(*) AND NOT bool_or(stops) AS closes,
+           max(open_tasks) = count(*) AND bool_or(stops) AS stopped,
            max(id) AS task_id, max(phase) AS phase, max(generation) AS generation,
            max(session_status) AS session_status, max(event) AS event,
            max(next_phase) AS next_phase, max(next_step) AS next_step,
@@ -94,25 +109,31 @@ WITH done AS MATERIALIZED (
     FROM fenced GROUP BY session_id
 ), moved AS (
     UPDATE ekiden.sessions s
-    SET open_tasks = CASE WHEN c.open_tasks = c.closed THEN c.next_count
-                          ELSE c.open_tasks - c.closed END,
-        phase = CASE WHEN c.open_tasks = c.closed THEN c.next_phase ELSE s.phase END,
-        step = CASE WHEN c.open_tasks = c.closed THEN c.next_step ELSE s.step END,
-        generation = CASE WHEN c.open_tasks = c.closed AND c.new_phase
+    SET open_tasks = CASE WHEN c.closes THEN c.next_count ELSE c.still_open END,
+        phase = CASE WHEN c.closes THEN c.next_phase ELSE s.phase END,
+        step = CASE WHEN c.closes THEN c.next_step ELSE s.step END,
+        generation = CASE WHEN c.closes AND c.new_phase
                           THEN (SELECT coalesce(max(p.generation), 0) + 1 FROM ekiden.phase_runs p
                                 WHERE p.session_id = s.id AND p.phase = c.next_phase)
                           ELSE s.generation END,
-        status = CASE WHEN c.open_tasks <> c.closed THEN s.status
+        status = CASE WHEN c.stopped THEN 'PAUSED'
+                      WHEN NOT c.closes THEN s.status
                       WHEN c.event = 'open_gate' THEN 'AWAITING_REVIEW'
                       WHEN c.event = 'finish' THEN 'COMPLETED'
                       ELSE s.status END,
-        completed_at = CASE WHEN c.open_tasks = c.closed AND c.event = 'finish' THEN c.now END,
+        failed_items = CASE WHEN c.closes THEN 0 ELSE s.failed_items END,
+        stop = CASE WHEN c.stopped THEN json_build_object('kind', 'items', 'phase', c.phase,
+                                                          'step', s.step, 'failed', s.failed_items)
+                    ELSE s.stop END,
+        waiting_since = CASE WHEN c.stopped OR c.closes AND c.event = 'open_gate' THEN c.now
+                             ELSE s.waiting_since END,
+        completed_at = CASE WHEN c.closes AND c.event = 'finish' THEN c.now END,
         updated_at = c.now
     FROM counted c WHERE s.id = c.session_id
     RETURNING s.id AS session_id, s.flow_id, c.task_id, c.phase AS closed_phase,
               c.generation AS closed_generation, c.closes_phase, c.new_phase, c.event, c.ord,
-              c.room, c.next_count, c.now, s.phase, s.step, s.generation,
-              c.open_tasks = c.closed AS closes, c.hold OR c.session_status = 'PAUSED' AS held
+              c.room, c.next_count, c.now, s.phase, s.step, s.generation, c.closes, c.stopped,
+              c.hold OR c.session_status = 'PAUSED' AS held
 ), next AS MATERIALIZED (
     SELECT nextval('ekiden.api_tasks_id_seq') AS id, coalesce(f.item, 0) AS item, f.request,
            m.session_id, m.flow_id, m.phase, m.step, m.generation, m.held, m.ord, m.now,
@@ -134,13 +155,16 @@ WITH done AS MATERIALIZED (
     SELECT m.session_id, m.phase, m.generation, m.now FROM moved m WHERE m.closes AND m.new_phase
 ), outputs AS (
     INSERT INTO ekiden.revisions (session_id, phase, generation, number, author, task_id,
-                                  created_at, approved_at)
+                                  created_at, approved_at, approved_by, complaint)
     SELECT m.session_id, m.closed_phase, m.closed_generation, 1, 'model', m.task_id, m.now,
-           CASE WHEN m.event <> 'open_gate' THEN m.now END
+           CASE WHEN m.event <> 'open_gate' THEN m.now END,
+           CASE WHEN m.event <> 'open_gate' THEN 'flow' END,
+           (SELECT k.complaint FROM unnest($24::bigint[], $25::text[]) AS k(ord, complaint)
+            WHERE k.ord = m.ord)
     FROM moved m WHERE m.closes AND m.closes_phase
 ), ended AS (
-    INSERT INTO ekiden.drafts (session_id, number, title, body, sources, created_at)
-    SELECT m.session_id, d.number, d.title, d.body::json, d.sources::json, m.now
+    INSERT INTO ekiden.drafts (session_id, generation, number, title, body, sources, created_at)
+    SELECT m.session_id, m.closed_generation, d.number, d.title, d.body::json, d.sources::json, m.now
     FROM moved m
     JOIN unnest($19::bigint[], $20::int[], $21::text[], $22::text[], $23::text[])
          AS d(ord, number, title, body, sources) ON d.ord = m.ord
@@ -152,9 +176,11 @@ WITH done AS MATERIALIZED (
     INSERT INTO ekiden.events (session_id, type, phase, step, task_id, created_at)
     SELECT f.session_id, 'task_completed', f.phase, f.step, f.id, f.now FROM fenced f
     UNION ALL
-    SELECT m.session_id, CASE m.event WHEN 'finish' THEN 'session_completed' ELSE 'gate_opened' END,
+    SELECT m.session_id,
+           CASE WHEN m.stopped THEN 'items_failed'
+                WHEN m.event = 'finish' THEN 'session_completed' ELSE 'gate_opened' END,
            m.closed_phase, NULL, NULL, m.now
-    FROM moved m WHERE m.closes AND m.event <> 'advance'
+    FROM moved m WHERE m.stopped OR m.closes AND m.event <> 'advance'
 )
 SELECT ARRAY(SELECT ord FROM fenced) AS accepted, n.*
 FROM (SELECT array_agg(ord) FILTER (WHERE mine) AS next_of,
@@ -163,85 +189,6 @@ FROM (SELECT array_agg(ord) FILTER (WHERE mine) AS next_of,
              array_agg(generation) FILTER (WHERE mine) AS next_generations,
              coalesce(bool_or(NOT mine AND NOT held), false) AS left_queued
       FROM next) AS n;
-
--- name: retry_task
--- Puts a failed attempt's task back in the queue, due after $4; held if the session was paused
--- meanwhile. Fenced on (RUNNING, attempt).
-WITH locked AS MATERIALIZED (
-    SELECT s.id, s.status FROM ekiden.sessions s
-    WHERE s.id = (SELECT session_id FROM ekiden.api_tasks WHERE id = $1) FOR UPDATE
-), again AS (
-    UPDATE ekiden.api_tasks t
-    SET status = 'QUEUED', queued = l.status <> 'PAUSED', awaiting = l.status = 'PAUSED',
-        error = $3::json, available_at = ekiden.now() + $4
-    FROM locked l
-    WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'RUNNING' AND t.session_id = l.id
-    RETURNING t.*
-), history AS (
-    INSERT INTO ekiden.attempts (task_id, number, worker_id, outcome, error, started_at,
-                                 finished_at, retry_at)
-    SELECT id, attempt, worker_id, $5, $3::json, started_at, ekiden.now(), available_at FROM again
-), told AS (
-    INSERT INTO ekiden.events (session_id, type, phase, step, task_id, data)
-    SELECT session_id, 'task_retried', phase, step, id,
-           json_build_object('attempt', attempt, 'error', $3::json ->> 'message',
-                             'retryAt', available_at)
-    FROM again
-)
-SELECT available_at FROM again;
-
--- name: fail_task
--- Fails a task for good, and its session with it. Siblings that run may end; their results are
--- kept. Fenced on (RUNNING, attempt).
-WITH locked AS MATERIALIZED (
-    SELECT s.id, s.status FROM ekiden.sessions s
-    WHERE s.id = (SELECT session_id FROM ekiden.api_tasks WHERE id = $1) FOR UPDATE
-), failed AS (
-    UPDATE ekiden.api_tasks t
-    SET status = 'FAILED', error = $3::json
-    FROM locked l
-    WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'RUNNING' AND t.session_id = l.id
-    RETURNING t.*
-), history AS (
-    INSERT INTO ekiden.attempts (task_id, number, worker_id, outcome, error, started_at,
-                                 finished_at)
-    SELECT id, attempt, worker_id, 'FAILED', $3::json, started_at, ekiden.now() FROM failed
-), stopped AS (
-    UPDATE ekiden.sessions s
-    SET status = 'FAILED', updated_at = ekiden.now(),
-        error = json_build_object('message', $3::json ->> 'message', 'kind', $3::json ->> 'kind',
-                                  'phase', f.phase, 'step', f.step, 'item', f.item,
-                                  'attempt', f.attempt, 'taskId', f.id, 'retryAt', NULL)
-    FROM failed f WHERE s.id = f.session_id AND s.status IN ('RUNNING', 'PAUSED', 'FAILED')
-), told AS (
-    INSERT INTO ekiden.events (session_id, type, phase, step, task_id, data)
-    SELECT session_id, 'task_failed', phase, step, id,
-           json_build_object('attempt', attempt, 'error', $3::json ->> 'message')
-    FROM failed
-)
-SELECT id FROM failed;
-
--- name: release_task
--- Gives a task back unharmed when its worker stops; the attempt does not count. Fenced.
-WITH locked AS MATERIALIZED (
-    SELECT s.id, s.status FROM ekiden.sessions s
-    WHERE s.id = (SELECT session_id FROM ekiden.api_tasks WHERE id = $1) FOR UPDATE
-), freed AS (
-    UPDATE ekiden.api_tasks t
-    SET status = 'QUEUED', queued = l.status <> 'PAUSED', awaiting = l.status = 'PAUSED',
-        available_at = ekiden.now(), budget_from = t.budget_from + 1
-    FROM locked l
-    WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'RUNNING' AND t.session_id = l.id
-    RETURNING t.*
-), history AS (
-    INSERT INTO ekiden.attempts (task_id, number, worker_id, outcome, started_at, finished_at,
-                                 retry_at)
-    SELECT id, attempt, worker_id, 'RELEASED', started_at, ekiden.now(), ekiden.now() FROM freed
-), told AS (
-    INSERT INTO ekiden.events (session_id, type, phase, step, task_id)
-    SELECT session_id, 'task_released', phase, step, id FROM freed
-)
-SELECT id FROM freed;
 
 -- name: tasks_running_on
 -- The tasks a worker holds, with their attempt tokens: to settle a commit or a claim whose answer

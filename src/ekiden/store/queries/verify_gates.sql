@@ -1,14 +1,15 @@
 -- Invariants of outputs and gates, for ekiden verify. See verify_sessions.sql for the form.
 --
--- There is a gate after each phase but the last, unless the session passes them by itself
--- (auto_phases): then the output is approved in the hand-off and nobody reviews it.
+-- There is a gate after each phase but the last, unless its policy lets the session pass by itself:
+-- then the output is approved by 'flow' in the hand-off, and nobody reviews it.
 
 -- name: verify_outputs_are_results
 -- Every INTEGRATE task that is COMPLETED is the first revision of its phase's output, and every
--- revision that a model made points at such a task: no output is made up.
+-- revision that a model made points at such a task: no output is made up. What a fork shares is
+-- judged by forks_share_outputs.
 WITH outputs AS (
     SELECT * FROM ekiden.revisions
-    WHERE task_id IS NOT NULL AND ($1::uuid IS NULL OR session_id = $1)
+    WHERE task_id IS NOT NULL AND fork_of IS NULL AND ($1::uuid IS NULL OR session_id = $1)
 ), results AS (
     SELECT id, session_id, phase, generation FROM ekiden.api_tasks
     WHERE step = 'INTEGRATE' AND status = 'COMPLETED' AND ($1::uuid IS NULL OR session_id = $1)
@@ -25,17 +26,16 @@ SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violat
 FROM judged;
 
 -- name: verify_gates_are_reviewed_once
--- A revision that passed a gate has exactly one approving review, and no other has any: none that
--- waits, none that the session passed by itself, none of the last phase.
+-- A revision that passed a gate has exactly one review that passed it, and no other has any: none that
+-- waits, none that the session passed by itself.
 WITH given AS (
     SELECT session_id, phase, revision_id, count(*) AS reviews FROM ekiden.reviews
-    WHERE verb = 'approve' AND ($1::uuid IS NULL OR session_id = $1)
+    WHERE verb = 'approve' AND passes AND ($1::uuid IS NULL OR session_id = $1)
     GROUP BY session_id, phase, revision_id
 ), asked AS (
-    SELECT r.id, r.session_id, r.phase, (r.approved_at IS NOT NULL AND NOT s.auto_phases
-                                         AND r.phase < jsonb_array_length(f.phases))::int AS reviews
+    SELECT r.id, r.session_id, r.phase,
+           (r.approved_at IS NOT NULL AND r.approved_by NOT IN ('flow', 'fork'))::int AS reviews
     FROM ekiden.revisions r
-    JOIN ekiden.sessions s ON s.id = r.session_id JOIN ekiden.flows f ON f.id = s.flow_id
     WHERE $1::uuid IS NULL OR r.session_id = $1
 ), judged AS (
     SELECT coalesce(a.session_id, g.session_id) AS session_id, coalesce(a.phase, g.phase) AS phase,
@@ -48,30 +48,66 @@ SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violat
 FROM judged;
 
 -- name: verify_gates_are_passed_once
--- The next phase was begun exactly as often as an output of this one was approved (besides its
--- reruns), and of one generation at most one revision was.
-WITH approved AS (
-    SELECT r.session_id, r.phase, count(*) AS revisions, count(DISTINCT r.generation) AS generations
-    FROM ekiden.revisions r
-    JOIN ekiden.sessions s ON s.id = r.session_id JOIN ekiden.flows f ON f.id = s.flow_id
-    WHERE r.approved_at IS NOT NULL AND r.phase < jsonb_array_length(f.phases)
-      AND ($1::uuid IS NULL OR r.session_id = $1)
-    GROUP BY r.session_id, r.phase
-), reruns AS (
-    SELECT session_id, phase, count(*) AS reruns FROM ekiden.reviews
-    WHERE verb = 'rerun' AND ($1::uuid IS NULL OR session_id = $1)
-    GROUP BY session_id, phase
-), begun AS (
-    SELECT r.session_id, r.phase - 1 AS phase, count(*) - coalesce(max(x.reruns), 0) AS runs
-    FROM ekiden.phase_runs r LEFT JOIN reruns x USING (session_id, phase)
-    WHERE r.phase > 1 AND ($1::uuid IS NULL OR r.session_id = $1)
-    GROUP BY r.session_id, r.phase
+-- Every run of a phase has one cause: the session's creation (with the phases that a fork shares), a
+-- reject or rerun, or one approval, by a person or by the flow; and each approval began one run or
+-- completed the session.
+WITH runs AS (
+    SELECT session_id, count(*) AS runs FROM ekiden.phase_runs
+    WHERE $1::uuid IS NULL OR session_id = $1 GROUP BY session_id
+), sent AS (
+    SELECT session_id, count(*) FILTER (WHERE verb IN ('reject', 'rerun')) AS back,
+           count(*) FILTER (WHERE verb = 'approve' AND passes) AS approved
+    FROM ekiden.reviews WHERE $1::uuid IS NULL OR session_id = $1 GROUP BY session_id
+), flowed AS (
+    SELECT session_id, count(*) AS approved FROM ekiden.revisions
+    WHERE approved_by = 'flow' AND ($1::uuid IS NULL OR session_id = $1) GROUP BY session_id
+), ended AS (
+    SELECT session_id, count(*) AS completed FROM ekiden.events
+    WHERE type = 'session_completed' AND ($1::uuid IS NULL OR session_id = $1)
+    GROUP BY session_id
 ), judged AS (
-    SELECT session_id, phase, a.revisions = a.generations AND b.runs = a.generations AS holds
-    FROM approved a FULL JOIN begun b USING (session_id, phase)
+    SELECT s.id AS session_id,
+           r.runs = 1 + coalesce(s.parent_phase, 0) + coalesce(v.back, 0) + coalesce(v.approved, 0)
+                    + coalesce(f.approved, 0) - coalesce(e.completed, 0) AS holds
+    FROM ekiden.sessions s
+    LEFT JOIN runs r ON r.session_id = s.id LEFT JOIN sent v ON v.session_id = s.id
+    LEFT JOIN flowed f ON f.session_id = s.id LEFT JOIN ended e ON e.session_id = s.id
+    WHERE $1::uuid IS NULL OR s.id = $1
+)
+SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violations,
+       (array_agg(session_id::text) FILTER (WHERE holds IS NOT TRUE))[1:20] AS ids
+FROM judged;
+
+-- name: verify_forks_share_outputs
+-- What a fork shares is what its parent has: the very result of a task, or the text of a person.
+WITH judged AS (
+    SELECT r.session_id, r.phase,
+           r.task_id IS NOT DISTINCT FROM o.task_id AND r.output::text IS NOT DISTINCT FROM o.output::text
+           AND o.session_id = s.parent_id AND o.phase = r.phase AND r.phase <= s.parent_phase
+           AND o.approved_at IS NOT NULL AS holds
+    FROM ekiden.revisions r JOIN ekiden.sessions s ON s.id = r.session_id
+    LEFT JOIN ekiden.revisions o ON o.id = r.fork_of
+    WHERE r.fork_of IS NOT NULL AND ($1::uuid IS NULL OR r.session_id = $1)
 )
 SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violations,
        (array_agg(concat_ws('/', session_id, phase)) FILTER (WHERE holds IS NOT TRUE))[1:20] AS ids
+FROM judged;
+
+-- name: verify_budgets_were_kept
+-- Nothing was reserved beyond a budget: what calls cost that were reserved under it stays within what
+-- was reserved for them.
+WITH judged AS (
+    SELECT r.session_id, r.task_id, r.attempt, r.number,
+           coalesce(max(c.cost_usd) <= r.cost_usd, true) AS holds
+    FROM ekiden.reservations r
+    LEFT JOIN ekiden.calls c ON c.task_id = r.task_id AND c.attempt = r.attempt
+                                AND c.number = r.number
+    WHERE $1::uuid IS NULL OR r.session_id = $1
+    GROUP BY r.session_id, r.task_id, r.attempt, r.number, r.cost_usd
+)
+SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violations,
+       (array_agg(concat_ws('/', task_id, attempt, number))
+           FILTER (WHERE holds IS NOT TRUE))[1:20] AS ids
 FROM judged;
 
 -- name: verify_phases_begin_after_approval

@@ -20,11 +20,12 @@ FROM judged;
 WITH told AS (
     SELECT task_id,
            count(*) FILTER (WHERE type = 'task_retried') AS retried,
-           count(*) FILTER (WHERE type IN ('task_failed', 'task_rescued')) AS failed,
-           count(*) FILTER (WHERE type IN ('task_released', 'result_delivered')) AS released
+           count(*) FILTER (WHERE type IN ('task_failed', 'task_rescued', 'item_dropped')) AS failed,
+           count(*) FILTER (WHERE type IN ('task_released', 'result_delivered',
+                                           'budget_reached')) AS released
     FROM ekiden.events
     WHERE type IN ('task_retried', 'task_failed', 'task_rescued', 'task_released',
-                   'result_delivered') AND ($1::uuid IS NULL OR session_id = $1)
+                   'result_delivered', 'item_dropped', 'budget_reached') AND ($1::uuid IS NULL OR session_id = $1)
     GROUP BY task_id
 ), ended AS (
     SELECT task_id,
@@ -44,8 +45,8 @@ SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violat
 FROM judged;
 
 -- name: verify_sessions_are_told_once
--- A session has one event for its creation, and one for its completion or cancellation if it came to
--- that.
+-- A session has one event for its creation, one for its cancellation if it came to that, and one for
+-- each time it was completed: a rerun or an edit takes it up again.
 WITH told AS (
     SELECT session_id,
            count(*) FILTER (WHERE type = 'session_created') AS created,
@@ -56,7 +57,9 @@ WITH told AS (
       AND ($1::uuid IS NULL OR session_id = $1)
     GROUP BY session_id
 ), judged AS (
-    SELECT s.id, t.created = 1 AND t.completed = (s.status = 'COMPLETED')::int
+    SELECT s.id, t.created = 1 AND (t.completed > 0 OR s.status <> 'COMPLETED')
+                 AND t.completed <= 1 + (SELECT count(*) FROM ekiden.reviews v
+                                         WHERE v.session_id = s.id AND v.verb IN ('rerun', 'edit'))
                  AND t.cancelled = (s.status = 'CANCELLED')::int AS holds
     FROM ekiden.sessions s LEFT JOIN told t ON t.session_id = s.id
     WHERE $1::uuid IS NULL OR s.id = $1
@@ -66,25 +69,25 @@ SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violat
 FROM judged;
 
 -- name: verify_gates_are_told_once
--- A gate has one event when it opened and, once its output is approved, one for that. Gates that the
--- session passed by itself have none.
-WITH gated AS (
-    SELECT r.session_id, r.phase, r.number, r.approved_at
-    FROM ekiden.revisions r
-    JOIN ekiden.sessions s ON s.id = r.session_id JOIN ekiden.flows f ON f.id = s.flow_id
-    WHERE NOT s.auto_phases AND r.phase < jsonb_array_length(f.phases)
-      AND ($1::uuid IS NULL OR r.session_id = $1)
-), counted AS (
-    SELECT session_id, phase, (number = 1)::int AS opened, (approved_at IS NOT NULL)::int AS approved,
-           0 AS told_opened, 0 AS told_approved
-    FROM gated
+-- A gate has one event for each time it opened: for the output of a model that a person had to look
+-- at, and for an edit that brought the session back to it; and one for each time it was passed.
+WITH counted AS (
+    SELECT session_id, phase, 1 AS opened, 0 AS approved, 0 AS told_opened, 0 AS told_approved,
+           0 AS edits
+    FROM ekiden.revisions
+    WHERE task_id IS NOT NULL AND approved_by IS DISTINCT FROM 'flow' AND fork_of IS NULL
+      AND ($1::uuid IS NULL OR session_id = $1)
     UNION ALL
-    SELECT session_id, phase, 0, 0, (type = 'gate_opened')::int, (type = 'gate_approved')::int
+    SELECT session_id, phase, 0, (verb = 'approve' AND passes)::int, 0, 0, (verb = 'edit')::int
+    FROM ekiden.reviews WHERE verb IN ('approve', 'edit') AND ($1::uuid IS NULL OR session_id = $1)
+    UNION ALL
+    SELECT session_id, phase, 0, 0, (type = 'gate_opened')::int, (type = 'gate_approved')::int, 0
     FROM ekiden.events
     WHERE type IN ('gate_opened', 'gate_approved') AND ($1::uuid IS NULL OR session_id = $1)
 ), judged AS (
     SELECT session_id, phase,
-           sum(opened) = sum(told_opened) AND sum(approved) = sum(told_approved) AS holds
+           sum(told_opened) BETWEEN sum(opened) AND sum(opened) + sum(edits)
+           AND sum(approved) = sum(told_approved) AS holds
     FROM counted GROUP BY session_id, phase
 )
 SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violations,

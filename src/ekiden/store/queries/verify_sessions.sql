@@ -8,6 +8,9 @@
 -- changes a session is one transaction. Between two transactions of different kinds (an answer that
 -- is stored, and the attempt that ends) nothing is assumed but their order.
 --
+-- A task that was given up while its siblings went on (tolerated) is in nobody's way, and neither is
+-- one that was cancelled because its phase was begun anew.
+--
 -- Sessions that are under way are few, and their tasks are looked up by index. Where all sessions
 -- are judged the tables are read once and hashed: no part is read again for each row of another.
 
@@ -40,7 +43,9 @@ WITH judged AS (
                                       = (s.phase, s.generation, s.step)) AS here,
                count(*) FILTER (WHERE t.status IN ('QUEUED', 'RUNNING')) AS live,
                count(*) FILTER (WHERE t.awaiting) AS held
-        FROM ekiden.api_tasks t WHERE t.session_id = s.id AND t.status <> 'COMPLETED'
+        FROM ekiden.api_tasks t
+        WHERE t.session_id = s.id AND t.status <> 'COMPLETED' AND NOT t.tolerated
+          AND (t.status <> 'CANCELLED' OR (t.phase, t.generation) = (s.phase, s.generation))
     ) AS o
     WHERE s.status = 'RUNNING' AND ($1::uuid IS NULL OR s.id = $1)
 )
@@ -54,7 +59,9 @@ FROM judged;
 WITH judged AS (
     SELECT s.id, s.error IS NULL AND s.phase < jsonb_array_length(f.phases)
                  AND NOT EXISTS (SELECT FROM ekiden.api_tasks t
-                                 WHERE t.session_id = s.id AND t.status <> 'COMPLETED')
+                                 WHERE t.session_id = s.id AND NOT t.tolerated
+                                   AND t.status NOT IN ('COMPLETED', 'CANCELLED'))
+                 AND s.waiting_since IS NOT NULL
                  AND (SELECT r.approved_at IS NULL FROM ekiden.revisions r
                       WHERE r.session_id = s.id AND r.phase = s.phase
                         AND r.generation = s.generation
@@ -67,17 +74,20 @@ SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violat
 FROM judged;
 
 -- name: verify_paused_sessions_are_held
--- PAUSED: what is open is of the current step and is held or still runs. Nothing may be claimed.
+-- PAUSED: what is open is of the current step and is held or still runs. Nothing may be claimed. Where
+-- items have failed, nothing is open at all.
 WITH judged AS (
-    SELECT s.id, s.error IS NULL AND o.here > 0 AND o.here = o.open
-                 AND o.held + o.running = o.open AS holds
+    SELECT s.id, s.error IS NULL AND o.here = o.open AND o.held + o.running = o.open
+                 AND (o.open = 0) = coalesce(s.stop ->> 'kind' = 'items', false) AS holds
     FROM ekiden.sessions s CROSS JOIN LATERAL (
         SELECT count(*) AS open,
                count(*) FILTER (WHERE (t.phase, t.generation, t.step)
                                       = (s.phase, s.generation, s.step)) AS here,
                count(*) FILTER (WHERE t.awaiting AND NOT t.queued) AS held,
                count(*) FILTER (WHERE t.status = 'RUNNING') AS running
-        FROM ekiden.api_tasks t WHERE t.session_id = s.id AND t.status <> 'COMPLETED'
+        FROM ekiden.api_tasks t
+        WHERE t.session_id = s.id AND t.status <> 'COMPLETED' AND NOT t.tolerated
+          AND (t.status <> 'CANCELLED' OR (t.phase, t.generation) = (s.phase, s.generation))
     ) AS o
     WHERE s.status = 'PAUSED' AND ($1::uuid IS NULL OR s.id = $1)
 )
@@ -98,7 +108,9 @@ WITH judged AS (
                count(*) FILTER (WHERE t.status = 'FAILED') AS failed,
                count(*) FILTER (WHERE t.status = 'FAILED' AND t.error IS NULL) AS unexplained,
                count(*) FILTER (WHERE t.status = 'CANCELLED') AS cancelled
-        FROM ekiden.api_tasks t WHERE t.session_id = s.id AND t.status <> 'COMPLETED'
+        FROM ekiden.api_tasks t
+        WHERE t.session_id = s.id AND t.status <> 'COMPLETED' AND NOT t.tolerated
+          AND (t.status <> 'CANCELLED' OR (t.phase, t.generation) = (s.phase, s.generation))
     ) AS o
     WHERE s.status = 'FAILED' AND ($1::uuid IS NULL OR s.id = $1)
 )
@@ -107,12 +119,18 @@ SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violat
 FROM judged;
 
 -- name: verify_ended_sessions_are_quiet
--- COMPLETED: every task is. CANCELLED: every task is COMPLETED or CANCELLED.
+-- COMPLETED: every task of the newest runs is. CANCELLED: every task is COMPLETED or CANCELLED.
 WITH open AS (
-    SELECT session_id, count(*) AS open, count(*) FILTER (WHERE status <> 'CANCELLED') AS live
-    FROM ekiden.api_tasks
-    WHERE status <> 'COMPLETED' AND ($1::uuid IS NULL OR session_id = $1)
-    GROUP BY session_id
+    SELECT t.session_id, count(*) FILTER (WHERE t.status <> 'CANCELLED') AS live,
+           count(*) FILTER (WHERE t.status <> 'CANCELLED'
+                            OR NOT EXISTS (SELECT FROM ekiden.phase_runs newer
+                                           WHERE newer.session_id = t.session_id
+                                             AND newer.phase = t.phase
+                                             AND newer.generation > t.generation)) AS open
+    FROM ekiden.api_tasks t
+    WHERE t.status <> 'COMPLETED' AND NOT t.tolerated
+      AND ($1::uuid IS NULL OR t.session_id = $1)
+    GROUP BY t.session_id
 ), judged AS (
     SELECT s.id, CASE s.status WHEN 'COMPLETED' THEN coalesce(o.open, 0) = 0
                                ELSE coalesce(o.live, 0) = 0 END AS holds
@@ -124,14 +142,18 @@ SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violat
 FROM judged;
 
 -- name: verify_completed_sessions_are_whole
--- COMPLETED: every phase of the flow has an approved output, and the cursor is at the last step.
+-- COMPLETED: every phase of the flow has an approved output, and the cursor is at the last step of a
+-- phase: of the flow's last one, unless that still held when an earlier one was run again.
 WITH approved AS (
     SELECT session_id, count(DISTINCT phase) AS phases FROM ekiden.revisions
     WHERE approved_at IS NOT NULL AND ($1::uuid IS NULL OR session_id = $1)
     GROUP BY session_id
 ), judged AS (
-    SELECT s.id, a.phases = jsonb_array_length(f.phases) AND s.phase = jsonb_array_length(f.phases)
-                 AND s.step = f.phases -> -1 -> 'steps' ->> -1 AND s.error IS NULL AS holds
+    SELECT s.id, a.phases = jsonb_array_length(f.phases)
+                 AND (s.phase = jsonb_array_length(f.phases)
+                      OR jsonb_array_length(f.phases) = ANY (s.kept))
+                 AND s.step = f.phases -> (s.phase - 1) -> 'steps' ->> -1
+                 AND s.error IS NULL AS holds
     FROM ekiden.sessions s JOIN ekiden.flows f ON f.id = s.flow_id
     LEFT JOIN approved a ON a.session_id = s.id
     WHERE s.status = 'COMPLETED' AND ($1::uuid IS NULL OR s.id = $1)
@@ -144,7 +166,7 @@ FROM judged;
 -- open_tasks is the number of tasks of the current step that are not COMPLETED, whatever the status.
 WITH open AS (
     SELECT session_id, phase, generation, step, count(*) AS open FROM ekiden.api_tasks
-    WHERE status <> 'COMPLETED' AND ($1::uuid IS NULL OR session_id = $1)
+    WHERE status <> 'COMPLETED' AND NOT tolerated AND ($1::uuid IS NULL OR session_id = $1)
     GROUP BY session_id, phase, generation, step
 ), judged AS (
     SELECT s.id, s.open_tasks = coalesce(o.open, 0) AS holds
@@ -157,14 +179,17 @@ SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violat
 FROM judged;
 
 -- name: verify_cursors_are_at_the_newest_step
--- The cursor is where the session's newest task is. Newest by id: ids are drawn under the session's
--- lock, and no clock can set them back.
+-- The cursor is where the session's newest task is, or at an earlier phase whose output a person has
+-- edited. Newest by id: ids are drawn under the session's lock, and no clock can set them back.
 WITH newest AS (
     SELECT session_id, max(id) AS id FROM ekiden.api_tasks
     WHERE $1::uuid IS NULL OR session_id = $1
     GROUP BY session_id
 ), judged AS (
-    SELECT s.id, (t.phase, t.generation, t.step) = (s.phase, s.generation, s.step) AS holds
+    SELECT s.id, (t.phase, t.generation, t.step) = (s.phase, s.generation, s.step)
+                 OR EXISTS (SELECT FROM ekiden.reviews v
+                            WHERE v.session_id = s.id AND v.verb = 'edit' AND v.phase = s.phase
+                              AND v.generation = s.generation) AS holds
     FROM ekiden.sessions s
     LEFT JOIN newest n ON n.session_id = s.id LEFT JOIN ekiden.api_tasks t ON t.id = n.id
     WHERE $1::uuid IS NULL OR s.id = $1
@@ -197,10 +222,15 @@ SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violat
 FROM judged;
 
 -- name: verify_drafts_follow_completion
--- Only a session that is COMPLETED has drafts.
+-- Only a session that was COMPLETED has drafts, one set a run of its last phase.
 WITH judged AS (
-    SELECT d.id, s.status = 'COMPLETED' AS holds
+    SELECT d.id, EXISTS (SELECT FROM ekiden.events e
+                         WHERE e.session_id = d.session_id AND e.type = 'session_completed')
+                 AND EXISTS (SELECT FROM ekiden.phase_runs r
+                             WHERE r.session_id = d.session_id AND r.generation = d.generation
+                               AND r.phase = jsonb_array_length(f.phases)) AS holds
     FROM ekiden.drafts d JOIN ekiden.sessions s ON s.id = d.session_id
+    JOIN ekiden.flows f ON f.id = s.flow_id
     WHERE $1::uuid IS NULL OR d.session_id = $1
 )
 SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violations,

@@ -101,7 +101,7 @@ FROM judged;
 
 -- name: verify_steps_wait_for_the_step_before
 -- In each run of a phase: THINK is there, a later step has tasks only when all tasks of the earlier
--- ones are COMPLETED, no item of a fan-out is missing, and no step is left out (EXECUTE may be, where
+-- ones are COMPLETED or given up, its own or those it goes on from, no item of a fan-out is missing, and no step is left out (EXECUTE may be, where
 -- it fans out: over nothing).
 WITH steps AS MATERIALIZED (
     SELECT f.id AS flow_id, p.number::int AS phase,
@@ -113,17 +113,21 @@ WITH steps AS MATERIALIZED (
            count(*) FILTER (WHERE step = 'EXECUTE') AS executes,
            count(*) FILTER (WHERE step = 'INTEGRATE') AS integrates,
            count(*) FILTER (WHERE step = 'THINK' AND status <> 'COMPLETED') AS thinking,
-           count(*) FILTER (WHERE step = 'EXECUTE' AND status <> 'COMPLETED') AS executing,
+           count(*) FILTER (WHERE step = 'EXECUTE' AND status <> 'COMPLETED'
+                            AND NOT tolerated) AS executing,
            coalesce(max(item) FILTER (WHERE step = 'EXECUTE'), -1) AS last_item
     FROM ekiden.api_tasks WHERE $1::uuid IS NULL OR session_id = $1
     GROUP BY session_id, phase, generation
 ), judged AS (
     SELECT r.session_id, r.phase, r.generation,
-           r.thinks > 0 AND r.last_item < r.executes
+           (r.thinks > 0 OR p.think_from IS NOT NULL) AND r.last_item < r.executes
            AND (r.executes = 0 OR r.thinking = 0)
            AND (r.integrates = 0 OR r.thinking = 0 AND r.executing = 0
-                                    AND (r.executes > 0 OR d.must_execute IS NOT TRUE)) AS holds
-    FROM runs r LEFT JOIN steps d ON d.flow_id = r.flow_id AND d.phase = r.phase
+                                    AND (r.executes > 0 OR p.execute_from IS NOT NULL
+                                         OR d.must_execute IS NOT TRUE)) AS holds
+    FROM runs r
+    JOIN ekiden.phase_runs p USING (session_id, phase, generation)
+    LEFT JOIN steps d ON d.flow_id = r.flow_id AND d.phase = r.phase
 )
 SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violations,
        (array_agg(concat_ws('/', session_id, phase, generation))
@@ -131,13 +135,15 @@ SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violat
 FROM judged;
 
 -- name: verify_phase_runs_match_tasks
--- Every run of a phase has tasks, and every task belongs to a run of its phase.
+-- Every run of a phase has tasks (but those that a fork shares), and every task belongs to a run.
 WITH tasks AS (
     SELECT DISTINCT session_id, phase, generation FROM ekiden.api_tasks
     WHERE $1::uuid IS NULL OR session_id = $1
 ), runs AS (
-    SELECT session_id, phase, generation FROM ekiden.phase_runs
-    WHERE $1::uuid IS NULL OR session_id = $1
+    SELECT r.session_id, r.phase, r.generation FROM ekiden.phase_runs r
+    JOIN ekiden.sessions s ON s.id = r.session_id
+    WHERE ($1::uuid IS NULL OR r.session_id = $1)
+      AND NOT (r.generation = 1 AND r.phase <= coalesce(s.parent_phase, 0))
 ), judged AS (
     SELECT session_id, phase, generation,
            t.session_id IS NOT NULL AND r.session_id IS NOT NULL AS holds
@@ -150,7 +156,8 @@ FROM judged;
 
 -- name: verify_transitions_go_forward
 -- The steps of a session, in the order in which their tasks were made, only go forward: to a later
--- step of the phase, to the first of the next phase, or to the first of a new generation.
+-- step of the phase, to the first of the next phase, to a phase of which what was between still
+-- held, or to a new generation.
 WITH steps AS (
     SELECT session_id, phase, generation, step,
            array_position(ARRAY['THINK', 'EXECUTE', 'INTEGRATE'], step) AS rank,
@@ -163,9 +170,11 @@ WITH steps AS (
     FROM steps WINDOW before AS (PARTITION BY session_id ORDER BY first)
 ), judged AS (
     SELECT session_id, phase, generation, step,
-           CASE WHEN old_phase IS NULL THEN phase = 1 AND rank = 1
+           CASE WHEN old_phase IS NULL
+                THEN rank = 1 AND phase = 1 + coalesce((SELECT s.parent_phase FROM ekiden.sessions s
+                                                        WHERE s.id = followed.session_id), 0)
                 WHEN (phase, generation) = (old_phase, old_generation) THEN rank > old_rank
-                ELSE rank = 1 AND (phase = old_phase + 1 OR generation > 1)
+                ELSE (rank = 1 OR generation > 1) AND (phase = old_phase + 1 OR generation > 1)
            END AND (old_last IS NULL OR old_last < first) AS holds
     FROM followed
 )

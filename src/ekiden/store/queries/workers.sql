@@ -2,11 +2,11 @@
 
 -- name: register_flow
 -- Makes a flow known; the same version again only becomes the newest.
-INSERT INTO ekiden.flows (name, version, title, phases, input_schema)
-VALUES ($1, $2, $3, $4::jsonb, $5::jsonb)
+INSERT INTO ekiden.flows (name, version, title, phases, input_schema, output_schemas)
+VALUES ($1, $2, $3, $4::jsonb, $5::jsonb, $6::jsonb)
 ON CONFLICT (name, version) DO UPDATE
 SET registered_at = ekiden.now(), title = excluded.title, phases = excluded.phases,
-    input_schema = excluded.input_schema
+    input_schema = excluded.input_schema, output_schemas = excluded.output_schemas
 RETURNING id;
 
 -- name: list_flows
@@ -156,7 +156,8 @@ WITH locked AS MATERIALIZED (
     FROM rescued
 ), stopped AS (
     UPDATE ekiden.sessions s
-    SET status = 'FAILED', updated_at = ekiden.now(),
+    SET status = 'FAILED', updated_at = ekiden.now(), stop = NULL, waiting_since = NULL,
+        waited = s.waited + coalesce(ekiden.now() - s.waiting_since, interval '0'),
         error = json_build_object('message', r.error ->> 'message', 'kind', 'Poison',
                                   'phase', r.phase, 'step', r.step, 'item', r.item,
                                   'attempt', r.attempt, 'taskId', r.id, 'retryAt', NULL)

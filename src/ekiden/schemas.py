@@ -1,4 +1,4 @@
-"""Checks a session's input against the JSON Schema that a worker registered with its flow.
+"""Checks values of people against the JSON Schemas that a worker registered with its flow.
 
 The messages are ours: the library's repeat the value, which may be a megabyte or a secret.
 """
@@ -12,8 +12,9 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from referencing import Registry
 
-from ekiden.api.problems import Field
 from ekiden.errors import InputInvalid
+
+Field = tuple[str, str]  # dotted path, what is wrong with it
 
 _MAX_PROBLEMS = 50
 
@@ -44,8 +45,8 @@ _RULES = {
 }
 
 
-def check_input(schema: dict[str, Any], value: Any) -> None:
-    """Check an input against its flow's schema.
+def check(schema: dict[str, Any], value: Any, *, what: str = "input") -> None:
+    """Check a value against a schema of its flow; ``what`` is how people call it.
 
     Raises:
         InputInvalid: it does not fit; names each field that does not.
@@ -58,8 +59,8 @@ def check_input(schema: dict[str, Any], value: Any) -> None:
         if len(fields) >= _MAX_PROBLEMS:
             break
     if fields:
-        names = ", ".join(dict.fromkeys(name or "input" for name, _ in fields))
-        raise InputInvalid(f"The input does not fit: {names}.", list(fields)[:_MAX_PROBLEMS])
+        names = ", ".join(dict.fromkeys(name or what for name, _ in fields))
+        raise InputInvalid(f"The {what} does not fit: {names}.", list(fields)[:_MAX_PROBLEMS])
 
 
 def _described(error: ValidationError) -> Iterator[Field]:
