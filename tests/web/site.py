@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import httpx2
 
 from ekiden.api.app import Server, create_app
@@ -40,9 +41,10 @@ INPUT_JA = {
 class Site:
     """A database with sessions, and servers of its pages."""
 
-    def __init__(self, dsn: str, sessions: Sessions, stack: AsyncExitStack) -> None:
+    def __init__(self, dsn: str, pool: asyncpg.Pool, stack: AsyncExitStack) -> None:
         self.dsn = dsn
-        self.sessions = sessions
+        self.pool = pool
+        self.sessions = Sessions(pool, dsn)
         self._stack = stack
         self.servers: list[Server] = []
 
@@ -119,7 +121,7 @@ class Site:
 async def open_site(dsn: str) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(open_pool(dsn, size=8))
-        yield Site(dsn, Sessions(pool, dsn), stack)
+        yield Site(dsn, pool, stack)
 
 
 class Person(httpx2.AsyncClient):

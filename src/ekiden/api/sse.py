@@ -117,6 +117,10 @@ class Watchers:
             if not bells:
                 del self._bells[session_id]
 
+    def watching(self, session_id: str) -> int:
+        """Return how many streams of this session are open here."""
+        return len(self._bells.get(session_id, ()))
+
     def check_room(self) -> None:
         """Refuse one stream too many, while that can still be said with a status.
 

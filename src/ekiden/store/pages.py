@@ -270,12 +270,12 @@ class Pages:
             NotFound: there is none.
         """
         with translated(self._dsn):
-            row = await self._pool.fetchrow(
+            text = await self._pool.fetchval(
                 sql("page_revision"), parse_session_id(session_id), revision
             )
-        if row is None:
+        if text is None:
             raise NotFound(f"Session {session_id} has no revision {revision}.")
-        return str(row["output"])
+        return str(text)
 
     async def output_schema(self, session_id: str, phase: int) -> dict[str, Any] | None:
         """Return the schema of a phase's output, or None when its worker did not tell it."""

@@ -6,11 +6,18 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from ekiden.api.settings import ApiSettings
-from ekiden.web import routes_drafts, routes_house, routes_login, routes_new, routes_sessions
+from ekiden.web import (
+    routes_drafts,
+    routes_house,
+    routes_login,
+    routes_new,
+    routes_reviews,
+    routes_sessions,
+)
 from ekiden.web.door import Door
 from ekiden.web.seal import Seal
 
-_MODULES = (routes_sessions, routes_new, routes_drafts, routes_house, routes_login)
+_MODULES = (routes_sessions, routes_reviews, routes_new, routes_drafts, routes_house, routes_login)
 
 
 def mount(app: FastAPI, settings: ApiSettings) -> Door:

@@ -73,15 +73,17 @@ async def create(visit: Visiting, flow: str) -> Response:
     found = await _flow(visit, flow)
     form = await visit.form()
     value, problems = read_form(found.input_schema, form)
+    creation = None
     try:
         creation = _creation(form, value)
-        if not problems:
-            check(found.input_schema, value)
-    except InputInvalid as error:
-        problems += error.problems
     except Refusal as refusal:
         problems += [(path.removeprefix("options."), said) for path, said in refusal.fields]
-    if problems:
+    try:
+        check(found.input_schema, value)
+    except InputInvalid as error:
+        unread = {path for path, _ in problems}  # what could not be read is not also missing
+        problems += [p for p in error.problems if p[0] not in unread]
+    if problems or creation is None:
         return await _show(visit, found, 422, given=form, problems=problems)
     once = form.get("once", "")
     session_id, _new = await visit.here.sessions.create(

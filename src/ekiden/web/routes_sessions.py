@@ -11,12 +11,13 @@ from fastapi.responses import StreamingResponse
 from ekiden.api.limits import INT64_MAX
 from ekiden.api.sse import stream, stream_of_all
 from ekiden.core.model import SessionState
-from ekiden.errors import Conflict, InputInvalid
+from ekiden.errors import Conflict, InputInvalid, StaleRevision
 from ekiden.store.pages import SessionRow
 from ekiden.web.rendering import HEADERS, render
 from ekiden.web.session_view import Material, SessionView, read
 from ekiden.web.spans import dollars
 from ekiden.web.visit import PageRoute, Visit, Visiting
+from ekiden.web.words import told_in
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -25,6 +26,7 @@ _LONGEST_SEARCH = 200
 _ENDED = {SessionState.COMPLETED, SessionState.CANCELLED}
 _STREAM = {"X-Accel-Buffering": "no"}  # a proxy that buffers would hold events back
 RowId = Annotated[int, Path(ge=1, le=INT64_MAX)]
+Form = dict[str, str]
 Cursor = Annotated[str | None, Query(max_length=36)]
 
 
@@ -93,6 +95,8 @@ def _waits(s: SessionRow) -> str:
     match SessionState(s.status):
         case SessionState.AWAITING_REVIEW:
             return "review"
+        case SessionState.PAUSED if s.stop in {"items", "budget"}:
+            return s.stop
         case SessionState.FAILED | SessionState.PAUSED:
             return "resume"
         case SessionState.RUNNING if s.held:
@@ -115,14 +119,14 @@ async def all_events(visit: Visiting) -> Response:
 @router.get("/sessions/{session_id}")
 async def session(visit: Visiting, session_id: str) -> Response:
     """Show a session."""
-    return await _show(visit, session_id)
+    return await show_session(visit, session_id)
 
 
-async def _show(
+async def show_session(
     visit: Visit,
     session_id: str,
-    code: int = 200,
     *,
+    code: int = 200,
     told: str = "",
     typed: dict[str, str] | None = None,
 ) -> Response:
@@ -136,6 +140,7 @@ async def _show(
         now=view.now,
         told=told,
         typed=typed or {},
+        others=visit.here.watchers.watching(view.id),
     )
 
 
@@ -163,7 +168,11 @@ async def live(visit: Visiting, session_id: str) -> Response:
 async def gate(visit: Visiting, session_id: str) -> Response:
     """Return the part of a session's page where a person acts."""
     view = SessionView(await _material(visit, session_id), visit.t)
-    frame = {"token": visit.token, "name": visit.name}
+    frame = {
+        "token": visit.token,
+        "name": visit.name,
+        "others": max(0, visit.here.watchers.watching(view.id) - 1),  # who asks watches as well
+    }
     return visit.answer(
         render("_act.html", visit.t, view=view, now=view.now, told="", typed={}, **frame)
     )
@@ -215,9 +224,7 @@ async def task(visit: Visiting, session_id: str, task_id: RowId) -> Response:
 # -- what a person does --------------------------------------------------------------------------
 
 
-async def _act(
-    visit: Visit, session_id: str, do: Callable[[dict[str, str]], Awaitable[object]]
-) -> Response:
+async def act(visit: Visit, session_id: str, do: Callable[[Form], Awaitable[object]]) -> Response:
     """Do what a form asks for, and go back to the session.
 
     What cannot be done any more is told on the page, which keeps what the person had typed.
@@ -226,51 +233,40 @@ async def _act(
     try:
         await do(form)
     except (Conflict, InputInvalid) as error:
-        kind = type(error).__name__
-        told = visit.t.maybe(f"conflict.{kind}", error.message)
-        code = {"StaleRevision": 412, "InputInvalid": 422}.get(kind, 409)
-        return await _show(visit, session_id, code, told=told, typed=form)
+        return await show_session(
+            visit, session_id, code=code_of(error), told=told_of(visit, error), typed=form
+        )
     return visit.see_other(f"/sessions/{session_id}")
 
 
-def _seen(form: dict[str, str]) -> int | None:
-    """Return the revision that the form was made for."""
-    text = form.get("revision", "")
-    return int(text) if text.isdecimal() and len(text) < 19 else None
+def code_of(error: Conflict | InputInvalid) -> int:
+    """Return the status of a decision that could not be taken."""
+    match error:
+        case StaleRevision():
+            return 412
+        case InputInvalid():
+            return 422
+        case _:
+            return 409
 
 
-def _once(form: dict[str, str]) -> str | None:
-    """Return what makes a form that is sent twice one decision."""
-    text = form.get("once", "")
-    return f"web:{text}" if text.isalnum() and len(text) <= 64 else None
-
-
-@router.post("/sessions/{session_id}/approve")
-async def approve(visit: Visiting, session_id: str) -> Response:
-    """Approve the output that the form was made for."""
-
-    async def do(form: dict[str, str]) -> None:
-        await visit.here.sessions.approve(
-            session_id,
-            actor=visit.actor,
-            comment=form.get("comment", "").strip()[:10_000] or None,
-            revision=_seen(form),
-            idempotency_key=_once(form),
-        )
-
-    return await _act(visit, session_id, do)
+def told_of(visit: Visit, error: Conflict | InputInvalid) -> str:
+    """Say why, in the reader's language."""
+    if isinstance(error, InputInvalid) and error.problems:
+        return " ".join(told_in(visit.t, said) for _, said in error.problems)
+    return visit.t.maybe(f"conflict.{type(error).__name__}", error.message)
 
 
 @router.post("/sessions/{session_id}/start")
 async def start(visit: Visiting, session_id: str) -> Response:
     """Let the held tasks go."""
-    return await _act(visit, session_id, lambda _form: visit.here.sessions.start(session_id))
+    return await act(visit, session_id, lambda _form: visit.here.sessions.start(session_id))
 
 
 @router.post("/sessions/{session_id}/pause")
 async def pause(visit: Visiting, session_id: str) -> Response:
     """Let what runs end, and start nothing new."""
-    return await _act(
+    return await act(
         visit, session_id, lambda _f: visit.here.sessions.pause(session_id, actor=visit.actor)
     )
 
@@ -278,7 +274,7 @@ async def pause(visit: Visiting, session_id: str) -> Response:
 @router.post("/sessions/{session_id}/resume")
 async def resume(visit: Visiting, session_id: str) -> Response:
     """Go on."""
-    return await _act(
+    return await act(
         visit, session_id, lambda _f: visit.here.sessions.resume(session_id, actor=visit.actor)
     )
 
@@ -286,6 +282,6 @@ async def resume(visit: Visiting, session_id: str) -> Response:
 @router.post("/sessions/{session_id}/cancel")
 async def cancel(visit: Visiting, session_id: str) -> Response:
     """End it for good."""
-    return await _act(
+    return await act(
         visit, session_id, lambda _f: visit.here.sessions.cancel(session_id, actor=visit.actor)
     )

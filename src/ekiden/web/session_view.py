@@ -7,11 +7,11 @@ from datetime import datetime
 from secrets import token_hex
 from typing import Any
 
+from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import SessionState, TaskState
-from ekiden.core.records import Session
+from ekiden.core.records import ReviewLine, Session
 from ekiden.store.pages import (
     DraftRow,
-    ReviewRow,
     RevisionRow,
     SaidRow,
     TaskRow,
@@ -36,7 +36,7 @@ class Material:
     progress: dict[str, Any]
     revisions: list[RevisionRow]
     tasks: list[TaskRow]
-    reviews: list[ReviewRow]
+    reviews: list[ReviewLine]
     said: list[SaidRow]
     drafts: list[DraftRow]
     timeline: Timeline | None
@@ -60,7 +60,7 @@ class PhaseShown:
     title: str
     standing: RevisionShown
     older: list[RevisionShown]
-    reviews: list[ReviewRow]
+    reviews: list[ReviewLine]
     waits: bool  # it stands at the gate now
 
 
@@ -100,7 +100,7 @@ async def read(sessions: Sessions, session_id: str) -> Material:
     last_event = await pages.last_event(session_id)
     progress = await sessions.progress(session_id)
     tasks = await pages.tasks(session_id)
-    reviews = await pages.reviews(session_id)
+    reviews = await sessions.reviews.of(session_id)
     now = await pages.now()
     running = any(t.status == TaskState.RUNNING for t in tasks)
     completed = progress["status"] == SessionState.COMPLETED
@@ -118,7 +118,9 @@ async def read(sessions: Sessions, session_id: str) -> Material:
             await pages.attempts(tasks),
             await pages.calls(session_id),
             reviews,
-            at_gate=progress["status"] == SessionState.AWAITING_REVIEW,
+            waiting=(progress["currentPhase"], progress["waitingSince"])
+            if progress["waitingSince"]
+            else None,
             ended=progress["completedAt"],
             now=now,
         ),
@@ -151,6 +153,16 @@ class SessionView:
     def at_gate(self) -> bool:
         """Whether a person is to decide."""
         return self.status == SessionState.AWAITING_REVIEW
+
+    def may(self, event: str) -> bool:
+        """Whether the machine allows this now: edit, rerun."""
+        return session_after(SessionState(self.status), SessionEvent(event)) is not None
+
+    @property
+    def waits_for(self) -> str:
+        """Return what kind of act the session waits for, or an empty text."""
+        waiting = self.progress["waitingFor"]
+        return str(waiting["kind"]) if waiting else ""
 
     def title_of(self, phase: int) -> str:
         """Return the title of a phase."""
@@ -246,7 +258,8 @@ class SessionView:
     @property
     def drafts_shown(self) -> list[Part]:
         """Return the drafts of a session that is done."""
-        drafts = sorted(self.drafts, key=lambda d: d.number)
+        newest = max((d.generation for d in self.drafts), default=0)
+        drafts = sorted((d for d in self.drafts if d.generation == newest), key=lambda d: d.number)
         return [shape({**d.body, "title": d.title}, self._t) for d in drafts]
 
     @property

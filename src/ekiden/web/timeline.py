@@ -6,12 +6,13 @@ nothing, so they are drawn at a fixed width and carry their length as text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from ekiden.core.model import StepKind
-from ekiden.store.pages import AttemptRow, CallRow, ReviewRow, TaskRow
+from ekiden.core.records import ReviewLine
+from ekiden.store.pages import AttemptRow, CallRow, TaskRow
 
 WIDTH = 1000.0  # units of the drawing, without the labels before it
 _PERSON = 60.0  # units that a person's time takes, however long it was
@@ -52,7 +53,6 @@ class Wait:
     left: float
     width: float
     seconds: float
-    over: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +98,9 @@ def timeline(
     tasks: Sequence[TaskRow],
     attempts: Sequence[AttemptRow],
     calls: Sequence[CallRow],
-    reviews: Sequence[ReviewRow],
+    reviews: Sequence[ReviewLine],
     *,
-    at_gate: bool,
+    waiting: tuple[int, datetime] | None,
     ended: datetime | None,
     now: datetime,
 ) -> Timeline | None:
@@ -111,18 +111,16 @@ def timeline(
         attempts: those that ended; the running one is the task's own.
         calls: as the ledger has them.
         reviews: oldest first.
-        at_gate: whether a person is waited for now.
+        waiting: the phase in which a person is waited for now, and since when.
         ended: when the session ended, if it has.
         now: the database's time.
     """
     begun = [t for t in tasks if t.started_at is not None]
     if not begun:
         return None
-    waits = list(_waits(begun, reviews, now if at_gate else None))
+    waits = list(_waits(reviews, waiting, now))
     start = min(t.created_at for t in begun)
     finish = max([ended or now, *(t.completed_at for t in begun if t.completed_at)])
-    if at_gate and waits:
-        finish = max(finish, waits[-1][2])
     scale = _Scale(start, finish, [(a, b) for _, a, b in waits])
     by_task: dict[int, list[AttemptRow]] = {}
     for attempt in attempts:
@@ -151,7 +149,6 @@ def timeline(
                 left=scale.at(a),
                 width=round(scale.at(b) - scale.at(a), 2),
                 seconds=(b - a).total_seconds(),
-                over=not (at_gate and b == now),
             )
             for phase, a, b in waits
         ],
@@ -164,25 +161,14 @@ def timeline(
 
 
 def _waits(
-    tasks: Sequence[TaskRow], reviews: Sequence[ReviewRow], now: datetime | None
-) -> Iterable[tuple[int, datetime, datetime]]:
-    """Yield the stretches between the end of a phase and the decision that let it go on."""
-    closed: dict[int, list[datetime]] = {}
-    for task in tasks:
-        if task.step == StepKind.INTEGRATE and task.completed_at is not None:
-            closed.setdefault(task.phase, []).append(task.completed_at)
-    last: datetime | None = None
+    reviews: Sequence[ReviewLine], waiting: tuple[int, datetime] | None, now: datetime
+) -> Iterator[tuple[int, datetime, datetime]]:
+    """Yield the stretches in which the session waited for a decision, oldest first."""
     for review in reviews:
-        before = [m for m in closed.get(review.phase, []) if m <= review.created_at]
-        if before and (last is None or max(before) >= last or review.verb == "approve"):
-            begin = max(before) if last is None else max(*before, last)
-            yield review.phase, begin, review.created_at
-            last = review.created_at
-    if now is not None:
-        moments = [(m, phase) for phase, ends in closed.items() for m in ends]
-        if moments:
-            begin, phase = max(moments)
-            yield phase, max(begin, last) if last else begin, now
+        if review.waited is not None and review.waited.total_seconds() > 0:
+            yield review.phase, review.created_at - review.waited, review.created_at
+    if waiting is not None:
+        yield waiting[0], waiting[1], now
 
 
 def _critical(tasks: Sequence[TaskRow]) -> set[int]:

@@ -64,8 +64,8 @@ FROM (SELECT r.id, r.phase, r.generation, r.number, r.author, r.created_at, r.ap
 ORDER BY v.phase, v.generation, v.number;
 
 -- name: page_revision
--- One revision of a session with its output, whole.
-SELECT r.id, r.phase, r.generation, r.number, coalesce(r.output, t.result)::text AS output
+-- The output of one revision, whole.
+SELECT coalesce(r.output, t.result)::text AS output
 FROM ekiden.revisions r LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id
 WHERE r.session_id = $1 AND r.id = $2;
 

@@ -86,7 +86,7 @@
 
   // -- that something changed -------------------------------------------------------------------
   const connection = document.getElementById("connection");
-  const decided = /^(gate_|session_|task_failed|phase_|revision_|step_started)/;
+  const decided = /^(gate_|session_|output_|phase_|items_|budget_|task_failed|step_started)/;
   let waiting = false;
   let decisive = false;
   const changed = (type) => {
@@ -106,10 +106,12 @@
     let tries = 0;
     let source;
     let lost;
-    const types = ["changed", "session_created", "step_started", "task_completed", "task_retried",
+    const types = ["changed", "session_created", "session_paused", "session_resumed",
+      "session_cancelled", "session_completed", "step_started", "task_completed", "task_retried",
       "task_failed", "task_rescued", "task_released", "result_delivered", "gate_opened",
-      "gate_approved", "gate_edited", "gate_rejected", "gate_rerun", "session_paused",
-      "session_resumed", "session_cancelled", "session_completed", "session_failed"];
+      "gate_approved", "gate_seconded", "gate_rejected", "gate_reminded", "output_edited",
+      "phase_rerun", "item_dropped", "items_failed", "items_accepted", "items_retried",
+      "budget_reached", "budget_set"];
     const listen = () => {
       if (last !== null) base.searchParams.set("after", last);
       source = new EventSource(base);
