@@ -121,8 +121,12 @@ async def _session_in(relay: Relay, state: SessionState, event: SessionEvent) ->
     return task
 
 
-async def _review(relay: Relay, session: str, verb: Verb, **of: Any) -> None:
-    await _ask(relay.sessions.reviews.take(session, Review(verb=verb, actor="me", **of)))
+_REVIEWS: dict[SessionEvent, tuple[Verb, dict[str, Any]]] = {
+    SessionEvent.EDIT: (Verb.EDIT, {"output": "edited"}),
+    SessionEvent.REJECT: (Verb.REJECT, {"comment": "again"}),
+    SessionEvent.RERUN: (Verb.RERUN, {}),
+    SessionEvent.ACCEPT: (Verb.ACCEPT, {}),
+}
 
 
 async def _do_to_session(relay: Relay, task: ClaimedTask, event: SessionEvent) -> None:
@@ -140,14 +144,10 @@ async def _do_to_session(relay: Relay, task: ClaimedTask, event: SessionEvent) -
             await _ask(relay.sessions.start(session))
         case SessionEvent.APPROVE:
             await _ask(relay.sessions.approve(session, actor="me"))
-        case SessionEvent.EDIT:
-            await _review(relay, session, Verb.EDIT, output="edited")
-        case SessionEvent.REJECT:
-            await _review(relay, session, Verb.REJECT, comment="again")
-        case SessionEvent.RERUN:
-            await _review(relay, session, Verb.RERUN)
-        case SessionEvent.ACCEPT:
-            await _review(relay, session, Verb.ACCEPT)
+        case event if event in _REVIEWS:
+            verb, given = _REVIEWS[event]
+            review = Review(verb=verb, actor="me", **given)
+            await _ask(relay.sessions.reviews.take(session, review))
         case SessionEvent.STOP:
             await relay.tasks.stop_for_budget(task, {"kind": "budget", "message": "spent"})
         case SessionEvent.PAUSE:

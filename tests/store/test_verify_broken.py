@@ -284,7 +284,8 @@ BROKEN = [
             "INSERT INTO ekiden.revisions (session_id, phase, generation, number, author, output, "
             "created_at, approved_at, approved_by) "
             "SELECT session_id, phase, generation, 2, 'me', '{}', "
-            "created_at, approved_at, 'me' FROM ekiden.revisions WHERE session_id = :done AND phase = 1",
+            "created_at, approved_at, 'me' FROM ekiden.revisions "
+            "WHERE session_id = :done AND phase = 1",
             "INSERT INTO ekiden.reviews (session_id, phase, verb, revision_id, actor) "
             "SELECT session_id, phase, 'approve', id, 'me' FROM ekiden.revisions "
             "WHERE session_id = :done AND number = 2",

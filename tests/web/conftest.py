@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
+from playwright.async_api import Browser, async_playwright
 
 from ekiden.api.app import create_app
 from ekiden.api.settings import ApiSettings
 from tests.api.relay import SilentDoorbell
+from tests.web.browser import launch
 from tests.web.site import Person, Site, open_site
 
 
@@ -33,3 +35,11 @@ def person_of(site: Site, **settings: object) -> Person:
 async def person(site: Site) -> AsyncIterator[Person]:
     async with person_of(site) as person:
         yield person
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await launch(playwright)
+        yield browser
+        await browser.close()

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - sentences stay whole
 """What a good model would answer, in English and in Japanese, and what a hostile one would."""
 
 from __future__ import annotations
@@ -431,6 +432,9 @@ def sensible(
         said = (JA if language == "ja" else EN)[request.schema_name]
         number = counts[request.schema_name, language]
         counts[request.schema_name, language] += 1
+        ideas = (JA if language == "ja" else EN)["IdeaAnswer"]
+        if request.schema_name in {"ConceptAnswer", "PostAnswer"}:  # they go on from an idea
+            number = next((n for n, i in enumerate(ideas) if i["hook"] in prompt), number)
         text = json.dumps(said[number % len(said)], ensure_ascii=False)
         if hold is not None:
             await hold(request)

@@ -71,8 +71,8 @@ async def seed(site: Site) -> dict[str, str]:
     await asyncio.sleep(1)
     return {
         "gate": made["home coffee brewing"], "gate-ja": made["在宅勤務の休み方"],
-        "trends": made["winter cycling for beginners"], "failed": made["indoor plants that survive"],
-        "running": sketch, "done": made["a first sourdough"],
+        "trends": made["winter cycling for beginners"],
+        "failed": made["indoor plants that survive"], "running": sketch, "done": made["a first sourdough"],
     }  # fmt: skip
 
 
@@ -87,6 +87,7 @@ async def shoot(
         "gate": f"/sessions/{made['gate']}", "gate-trends": f"/sessions/{made['trends']}",
         "running": f"/sessions/{made['running']}", "failed": f"/sessions/{made['failed']}",
         "done": f"/sessions/{made['done']}", "task": f"/sessions/{made['failed']}/tasks/{task}",
+        "edit": f"/sessions/{made['gate']}/edit?phase=4", "rerun": f"/sessions/{made['gate']}/rerun",
     }  # fmt: skip
     for language in ("en", "ja"):
         shown = {**pages, "gate": f"/sessions/{made['gate' if language == 'en' else 'gate-ja']}"}

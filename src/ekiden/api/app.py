@@ -11,7 +11,14 @@ from importlib.metadata import version
 import uvicorn
 from fastapi import FastAPI
 
-from ekiden.api import openapi, problems, routes_engine, routes_sessions, routes_views
+from ekiden.api import (
+    openapi,
+    problems,
+    routes_engine,
+    routes_reviews,
+    routes_sessions,
+    routes_views,
+)
 from ekiden.api.guard import Guard
 from ekiden.api.services import Services
 from ekiden.api.settings import ApiSettings, check_bind
@@ -58,14 +65,19 @@ def create_app(sessions: Sessions, *, doorbell: DoorbellLike, settings: ApiSetti
         redirect_slashes=False,  # a redirect would repeat whatever Host it was asked with
     )
     app.state.services = Services(sessions=sessions, watchers=watchers, settings=settings)
-    for module in (routes_sessions, routes_views, routes_engine):
-        app.include_router(module.router)
+    for router in (
+        routes_sessions.router,
+        routes_reviews.router,
+        routes_views.router,
+        routes_reviews.queue,
+        routes_engine.router,
+    ):
+        app.include_router(router)
     door = pages.mount(app, settings)
     problems.install(app, sessions.address)
     openapi.document(app, with_key=bool(settings.api_key))
-    app.add_middleware(
-        Guard, settings=settings, pages=door
-    )  # around everything, the 404 of no route as well
+    # Around everything, the 404 of no route as well.
+    app.add_middleware(Guard, settings=settings, pages=door)
     return app
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated, Any, TypeVar
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from ekiden.api.limits import INT64_MAX
-from ekiden.core.model import Options
+from ekiden.core.model import Budget, Options, Review, StepKind, Verb
 
 T = TypeVar("T")
 
@@ -28,6 +30,66 @@ class Given(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel, extra="forbid", strict=True, validate_by_alias=True, frozen=True
     )
+
+
+Actor = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*:.+$", max_length=200)]
+PhaseNumber = Annotated[str, StringConstraints(pattern=r"^([1-9]|[12][0-9]|3[0-2])$")]
+Place = Annotated[
+    str, StringConstraints(pattern=r"^(([1-9]|[12][0-9]|3[0-2])(\.(THINK|EXECUTE|INTEGRATE))?)?$")
+]
+
+
+class BudgetGiven(Given):
+    """What may be spent. Neither limit takes a budget away."""
+
+    max_cost_usd: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] | None = Field(
+        None, description="US dollars"
+    )
+    max_tokens: Annotated[int, Field(ge=0, le=INT64_MAX)] | None = Field(
+        None, description="of input and output together"
+    )
+
+    @property
+    def limits(self) -> bool:
+        """Whether it limits anything."""
+        return self.max_cost_usd is not None or self.max_tokens is not None
+
+    def budget(self) -> Budget:
+        """Return it as the engine has it; a cost as it was written, not as binary has it."""
+        cost = None if self.max_cost_usd is None else Decimal(str(self.max_cost_usd))
+        return Budget(max_cost_usd=cost, max_tokens=self.max_tokens)
+
+
+class GateGiven(Given):
+    """The policy of one gate; what is left out is the flow's."""
+
+    mode: Literal["manual", "auto", "check"] | None = None
+    approvals: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="how many different people must approve"
+    )
+    approvers: Annotated[list[Actor], Field(max_length=100)] | None = Field(
+        None, description="who may; empty for anyone"
+    )
+    four_eyes: bool | None = Field(None, description="who started it may not approve")
+    remind_after: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
+        None, description="s, when those who are told of gates are told again"
+    )
+    wait_at_most: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
+        None, description="s, when `then` happens"
+    )
+    then: Literal["wait", "approve", "cancel"] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        many = len(set(self.approvers or ()))
+        if many and (self.approvals or 1) > many:
+            raise ValueError(f"asks for {self.approvals} approvals of {many} approvers")
+        return self
+
+    def policy(self) -> dict[str, Any]:
+        """Return what was given, as it is stored."""
+        return self.model_dump(by_alias=True, exclude_none=True)
 
 
 class OptionsGiven(Given):
@@ -49,6 +111,15 @@ class OptionsGiven(Given):
         None, description="ms, the longest one attempt may take"
     )
 
+    gates: dict[PhaseNumber, GateGiven] = Field(
+        {}, description='policies over the flow\'s, by phase number, e.g. {"1": {"mode": "auto"}}'
+    )
+    models: dict[Place, ModelName] = Field(
+        {}, description='"provider:model" by place: "" for all, "1" for a phase, "1.THINK"'
+    )
+    budget: BudgetGiven | None = Field(None, description="of the session as a whole")
+    budgets: dict[PhaseNumber, BudgetGiven] = Field({}, description="of its phases")
+
     def over(self, default: Options) -> Options:
         """Return the options with ``default`` where nothing was given."""
         return Options(
@@ -57,7 +128,16 @@ class OptionsGiven(Given):
             max_retries=_given(self.max_retries, default.max_retries),
             retry_delay=_given(_milliseconds(self.retry_delay), default.retry_delay),
             timeout=_given(_milliseconds(self.worker_timeout), default.timeout),
+            gates={int(phase): gate.policy() for phase, gate in self.gates.items()},
+            models=dict(self.models) or default.models,
+            budgets={phase: b.budget() for phase, b in self._budgets() if b.limits},
         )
+
+    def _budgets(self) -> Iterator[tuple[int, BudgetGiven]]:
+        if self.budget is not None:
+            yield 0, self.budget
+        for phase, budget in self.budgets.items():
+            yield int(phase), budget
 
 
 class Creation(Given):
@@ -69,9 +149,7 @@ class Creation(Given):
     )
     start: bool = Field(False, description="start the first step at once, without process-async")
     options: OptionsGiven | None = None
-
-
-Actor = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    actor: Actor = Field("api", description="who starts it; for gates with four eyes")
 
 
 class Decision(Given):
@@ -79,6 +157,65 @@ class Decision(Given):
 
     actor: Actor = Field("api", description="for the record; the key is what is checked")
     comment: Annotated[str, StringConstraints(max_length=10_000)] | None = None
+
+
+class ReviewGiven(Given):
+    """A decision; which fields count depends on the verb."""
+
+    verb: Literal["approve", "edit", "reject", "rerun", "accept", "retry", "budget"]
+    actor: Actor = Field("api", description="for the record, and for gates with approvers")
+    comment: Annotated[str, StringConstraints(max_length=10_000)] | None = Field(
+        None, description="why; to reject, what shall be different"
+    )
+    phase: Annotated[int, Field(ge=0, le=32)] | None = Field(
+        None, description="edit, rerun: which one, else the current; budget: 0 is the session"
+    )
+    step: Literal["THINK", "EXECUTE", "INTEGRATE"] = Field(
+        "THINK", description="rerun: where it begins; what was before is kept"
+    )
+    output: Any = Field(None, description="edit: what the phase's output shall be")
+    model: ModelName | None = Field(None, description="reject, rerun: who answers in this run")
+    variables: Annotated[dict[str, Any], Field(max_length=50)] = Field(
+        {}, description="reject, rerun: what the flow's prompts may use (ctx.variables)"
+    )
+    budget: BudgetGiven | None = Field(None, description="budget: the new one")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.verb == "edit" and "output" not in self.model_fields_set:
+            raise ValueError("output is required to edit")
+        if self.verb == "budget" and self.budget is None:
+            raise ValueError("budget is required to set one")
+        return self
+
+    def decision(self, *, key: str | None, revision: int | None) -> Review:
+        """Return it as the engine takes it."""
+        return Review(
+            verb=Verb(self.verb),
+            actor=self.actor,
+            comment=self.comment,
+            revision=revision,
+            key=key,
+            phase=self.phase,
+            step=StepKind(self.step),
+            output=self.output,
+            model=self.model,
+            variables=self.variables,
+            budget=None if self.budget is None else self.budget.budget(),
+        )
+
+
+class Forking(Given):
+    """A new session out of an old one."""
+
+    phase: Annotated[int, Field(ge=0, le=31)] = Field(
+        description="the last phase whose output is shared; 0 shares the input alone"
+    )
+    title: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = Field(
+        None, description="else the same"
+    )
+    start: bool = Field(False, description="start the first step at once")
+    actor: Actor = Field("api", description="for the record")
 
 
 class Act(Given):

@@ -10,13 +10,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from ekiden.api.given import Act, Creation, Decision, Delivery
+from ekiden.api.given import Act, Creation, Decision, Delivery, Forking, ReviewGiven
 from ekiden.api.guard import OPEN_PATHS
 from ekiden.api.problems import MEDIA_TYPE
 from ekiden.api.shown import EventShown, PartialShown, Problem
 
 _REF = "#/components/schemas/{model}"
-_BODIES = (Act, Creation, Decision, Delivery)
+_BODIES = (Act, Creation, Decision, Delivery, Forking, ReviewGiven)
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -31,7 +31,7 @@ from ekiden.schemas import check, title_of
 router = APIRouter(prefix="/api/{flow}/cot-session", tags=["sessions"])
 
 Body = Annotated[Any, Depends(json_of)]
-_BESIDE_INPUT = ("title", "start", "options")
+_BESIDE_INPUT = ("title", "start", "options", "actor")
 
 
 @router.post(
@@ -51,7 +51,7 @@ async def create(
     """Create a session on the newest version of a flow.
 
     The input is checked against the flow's schema. It is either the object ``input``, or every
-    field of the body but ``title``, ``start`` and ``options``. The first step waits for
+    field of the body but ``title``, ``start``, ``actor`` and ``options``. The first step waits for
     process-async unless ``start`` is true.
     """
     creation = _creation(given)
@@ -63,6 +63,7 @@ async def create(
         options=(creation.options or OptionsGiven()).over(here.settings.options),
         start=creation.start,
         idempotency_key=key,
+        actor=creation.actor,
     )
     if not created:
         await _check_same(here, session_id, flow, creation)

@@ -120,6 +120,12 @@ class Progress(Shown):
     phases: list[PhaseProgress]
     waiting_for: WaitingFor | None
     revision: int | None = Field(description="what waits at the gate; also the ETag")
+    complaint: str | None = Field(description="what the gate's check says of it")
+    approved_by: list[str] = Field(description="who has approved it, where several must")
+    stop: dict[str, Any] | None = Field(description="why it paused by itself: budget or items")
+    fork_of: str | None = Field(description="the session it was forked from")
+    waiting_since: datetime | None = Field(description="for a person")
+    waited_for_people_ms: int = Field(description="in all; never part of machine time")
     error: Failure | None
     usage: Usage
     cost: Cost
@@ -142,6 +148,8 @@ class OptionsShown(Shown):
     max_retries: int
     retry_delay: int
     worker_timeout: int
+    gates: dict[str, Any] = Field(description="policies over the flow's, by phase")
+    models: dict[str, str] = Field(description='"provider:model" by place')
 
 
 class RevisionShown(Shown):
@@ -154,6 +162,10 @@ class RevisionShown(Shown):
     author: str
     created_at: datetime
     approved_at: datetime | None
+    approved_by: str | None = Field(None, description="who; 'flow' where no gate was")
+    complaint: str | None = Field(None, description="what the gate's check says of it")
+    comment: str | None = Field(None, description="why it was edited")
+    session_id: str | None = Field(None, description="where several sessions are compared")
     output: Any
 
 
@@ -171,6 +183,8 @@ class SessionShown(Shown):
     title: str
     input: dict[str, Any]
     options: OptionsShown
+    created_by: str
+    fork_of: str | None = Field(description="the session it was forked from")
     error: Failure | None
     has_worker: bool = Field(description="a living worker knows this version of the flow")
     created_at: datetime
@@ -198,7 +212,11 @@ class SessionShown(Shown):
                 max_retries=session.max_retries,
                 retry_delay=round(session.retry_delay.total_seconds() * 1000),
                 worker_timeout=round(session.timeout.total_seconds() * 1000),
+                gates=session.gates,
+                models=session.models,
             ),
+            created_by=session.created_by,
+            fork_of=session.parent_id,
             error=None if session.error is None else Failure.model_validate(session.error),
             has_worker=session.has_worker,
             created_at=session.created_at,
@@ -239,6 +257,7 @@ class TaskShown(Shown):
     generation: int
     status: str
     held: bool = Field(validation_alias="awaiting", description="waits for process-async or resume")
+    tolerated: bool = Field(description="failed, and its siblings go on without it")
     attempt: int
     available_at: datetime
     worker_id: int | None

@@ -7,22 +7,16 @@ policy judge, do it, and leave a row in ``reviews``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, assert_never
-
 import asyncpg
-import orjson
 
 from ekiden import failpoint
 from ekiden.core import records
-from ekiden.core.gates import Counts, Refused, judge_approval, next_phase, stale_after
-from ekiden.core.machine import SessionEvent, session_after
-from ekiden.core.model import Budget, Review, Reviewed, SessionState, StepKind, Verb
-from ekiden.errors import Conflict, DatabaseError, InputInvalid, NoGate, NotFound, StaleRevision
-from ekiden.schemas import check
+from ekiden.core.model import Review, Reviewed
+from ekiden.errors import Conflict, DatabaseError, InputInvalid, NoGate, NotFound
 from ekiden.store.connection import parse_session_id, translated
+from ekiden.store.decisions import DO, Desk, after_going_back
 from ekiden.store.queries import sql
-from ekiden.store.rows import decode, decoded
+from ekiden.store.rows import decode
 
 _RESERVED = {"flow", "fork"}  # revisions.approved_by where nobody was asked
 
@@ -78,7 +72,7 @@ class Reviews:
                 row = await connection.fetchrow(sql("look_at_gate"), session_id)
                 if row is None:
                     raise NotFound(f"There is no session {session_id}.")
-                done = await _DO[review.verb](_Desk(connection, session_id, row, review))
+                done = await DO[review.verb](Desk(connection, session_id, row, review))
             failpoint.reach("review.after")
         return done
 
@@ -118,7 +112,7 @@ class Reviews:
             if row is None:
                 raise NotFound(f"There is no session {session_id}.")
             runs = await self._pool.fetch(sql("look_at_runs"), session_id)
-        stale, kept = _after_going_back(row, runs, phase)
+        stale, kept = after_going_back(row, runs, phase)
         return sorted(stale), sorted(kept)
 
     async def of(self, session_id: str) -> list[records.ReviewLine]:
@@ -194,242 +188,3 @@ class Reviews:
                 f"Session {session_id} has no approved output of every phase up to {phase}."
             )
         return made
-
-
-class _Desk:
-    """One decision, with the session locked and all that is to be known of it."""
-
-    def __init__(
-        self, connection: Any, session_id: str, gate: asyncpg.Record, review: Review
-    ) -> None:
-        self.connection = connection
-        self.session_id = session_id
-        self.gate = gate
-        self.review = review
-        self.status = SessionState(gate["status"])
-
-    async def row(self, query: str, *args: Any) -> asyncpg.Record | None:
-        found: asyncpg.Record | None = await self.connection.fetchrow(
-            sql(query), self.session_id, *args
-        )
-        return found
-
-    async def runs(self) -> list[asyncpg.Record]:
-        return list(await self.connection.fetch(sql("look_at_runs"), self.session_id))
-
-    def want(self, event: SessionEvent) -> None:
-        """Refuse what the machine does not allow in this state."""
-        if session_after(self.status, event) is None:
-            raise Conflict(instead(self.status, self.session_id))
-
-    def want_gate(self) -> None:
-        """Refuse what needs a gate where there is none, or another output than was looked at."""
-        if self.status is not SessionState.AWAITING_REVIEW:
-            raise NoGate(f"Session {self.session_id} is {self.status}: there is no gate to pass.")
-        self.want_seen(self.gate["revision"])
-
-    def want_seen(self, revision: int | None) -> None:
-        if self.review.revision not in {None, revision}:
-            raise StaleRevision(
-                f"The output of phase {self.gate['phase']} is now revision {revision}, "
-                f"you looked at {self.review.revision}. Look again, then decide."
-            )
-
-    def done(self, status: str, phase: int, **of: Any) -> Reviewed:
-        return Reviewed(status=status, phase=phase, **of)
-
-
-async def _approve(desk: _Desk) -> Reviewed:
-    desk.want_gate()
-    gate, review = desk.gate, desk.review
-    if review.phase not in {None, gate["phase"]}:
-        raise Conflict(f"The gate is of phase {gate['phase']}, not of phase {review.phase}.")
-    verdict = judge_approval(
-        orjson.loads(gate["policy"]),
-        actor=review.actor,
-        started_by=gate["created_by"],
-        approved_by=gate["approved_by"],
-    )
-    said = (gate["revision"], review.actor, review.comment, review.key)
-    match verdict:
-        case Refused(reason):
-            raise Conflict(reason)
-        case Counts(missing):
-            if review.actor in gate["approved_by"]:
-                raise Conflict(f"{review.actor} has approved this already; {missing} more must.")
-            await desk.row("count_approval", *said, missing)
-            return desk.done(desk.status, gate["phase"], missing=missing)
-        case _:
-            following = next_phase(gate["phases"], gate["phase"], gate["kept"])
-            row = await desk.row("approve_gate", *said, following)
-            assert row is not None
-            assert row["changed"] == 1, "the session was locked"
-            status = SessionState.COMPLETED if following is None else SessionState.RUNNING
-            return desk.done(status, following or gate["phase"], revision=gate["revision"])
-
-
-async def _edit(desk: _Desk) -> Reviewed:
-    desk.want(SessionEvent.EDIT)
-    review = desk.review
-    runs = await desk.runs()
-    run = _finished(desk, runs, review.phase or desk.gate["phase"])
-    phase = run["phase"]
-    newest = desk.gate["revision"] if phase == desk.gate["phase"] else run["revision"]
-    desk.want_seen(newest)
-    schemas = decoded(desk.gate["output_schemas"])
-    if phase <= len(schemas):
-        check(schemas[phase - 1], review.output, what="output")
-    at_this_gate = desk.status is SessionState.AWAITING_REVIEW and phase == desk.gate["phase"]
-    stale, kept = _after_going_back(desk.gate, runs, phase)
-    if at_this_gate:
-        kept = set(desk.gate["kept"])
-    output = _json(review.output, "output")
-    row = await desk.row(
-        "edit_output", phase, output, review.actor, review.comment, review.key, sorted(kept)
-    )
-    assert row is not None
-    return desk.done(
-        SessionState.AWAITING_REVIEW,
-        phase,
-        revision=row["revision_id"],
-        stale=tuple(sorted(stale)),
-        kept=tuple(sorted(kept)),
-    )
-
-
-async def _reject(desk: _Desk) -> Reviewed:
-    desk.want_gate()
-    if not (desk.review.comment or "").strip():
-        raise InputInvalid(
-            "Say what shall be different.", [("comment", "is required to reject an output")]
-        )
-    return await _begin(desk, desk.gate["phase"], StepKind.THINK, Verb.REJECT)
-
-
-async def _rerun(desk: _Desk) -> Reviewed:
-    desk.want(SessionEvent.RERUN)
-    return await _begin(desk, desk.review.phase or desk.gate["phase"], desk.review.step, Verb.RERUN)
-
-
-async def _begin(desk: _Desk, phase: int, step: StepKind, verb: Verb) -> Reviewed:
-    """Begin a new generation of a phase."""
-    review = desk.review
-    runs = await desk.runs()
-    run = next((r for r in runs if r["phase"] == phase), None)
-    if run is None:
-        raise Conflict(f"Phase {phase} has not run yet, so it cannot run again.")
-    current = phase == desk.gate["phase"]
-    desk.want_seen(desk.gate["revision"] if current else run["revision"])
-    if step is not StepKind.THINK and not run["planned"]:
-        raise Conflict(f"Phase {phase} has no finished plan; rerun it from THINK.")
-    if step is StepKind.EXECUTE and not run["items"]:
-        raise Conflict(f"Phase {phase} executes nothing; rerun it from THINK or INTEGRATE.")
-    if step is StepKind.INTEGRATE and not run["executed"]:
-        raise Conflict(f"EXECUTE of phase {phase} is not finished; rerun it from there.")
-    stale, kept = _after_going_back(desk.gate, runs, phase)
-    await desk.row(
-        "begin_generation", phase, step, verb, run["think_from"], run["execute_from"],
-        desk.gate["revision"] if current else run["revision"],
-        review.actor, review.comment, review.model, _json(review.variables, "variables"),
-        sorted(kept), review.key,
-    )  # fmt: skip
-    return desk.done(
-        SessionState.RUNNING, phase, stale=tuple(sorted(stale)), kept=tuple(sorted(kept))
-    )
-
-
-async def _accept(desk: _Desk) -> Reviewed:
-    return await _settle_items(desk, "accept_items")
-
-
-async def _retry(desk: _Desk) -> Reviewed:
-    return await _settle_items(desk, "retry_items")
-
-
-async def _settle_items(desk: _Desk, query: str) -> Reviewed:
-    stop = decoded(desk.gate["stop"]) if desk.gate["stop"] else {}
-    if stop.get("kind") != "items":
-        raise NoGate(f"Session {desk.session_id} has not stopped over items that failed.")
-    await desk.row(query, desk.review.actor, desk.review.comment, desk.review.key)
-    return desk.done(SessionState.RUNNING, desk.gate["phase"])
-
-
-async def _budget(desk: _Desk) -> Reviewed:
-    review = desk.review
-    budget = review.budget or Budget()
-    phase = review.phase or 0
-    if not 0 <= phase <= desk.gate["phases"]:
-        raise Conflict(f"The flow has no phase {phase}.")
-    row = await desk.row(
-        "set_budget", phase, budget.max_cost_usd, budget.max_tokens, review.actor,
-        review.comment, review.key,
-    )  # fmt: skip
-    assert row is not None
-    if not row["changed"]:
-        raise Conflict(instead(desk.status, desk.session_id))
-    stopped = (decoded(desk.gate["stop"]) if desk.gate["stop"] else {}).get("kind") == "budget"
-    return desk.done(SessionState.RUNNING if stopped else desk.status, desk.gate["phase"])
-
-
-_DO: dict[Verb, Callable[[_Desk], Coroutine[Any, Any, Reviewed]]] = {
-    Verb.APPROVE: _approve,
-    Verb.EDIT: _edit,
-    Verb.REJECT: _reject,
-    Verb.RERUN: _rerun,
-    Verb.ACCEPT: _accept,
-    Verb.RETRY: _retry,
-    Verb.BUDGET: _budget,
-}
-
-
-def _finished(desk: _Desk, runs: Sequence[asyncpg.Record], phase: int) -> asyncpg.Record:
-    """Return the newest run of a phase that has an output."""
-    run = next((r for r in runs if r["phase"] == phase and r["revision"] is not None), None)
-    if run is None:
-        raise Conflict(f"Phase {phase} has no output yet, so there is nothing to edit.")
-    return run
-
-
-def _after_going_back(
-    gate: asyncpg.Record, runs: Sequence[asyncpg.Record], phase: int
-) -> tuple[set[int], set[int]]:
-    """Return which later phases run again once this one's output changes, and which still hold."""
-    current, kept = gate["phase"], set(gate["kept"])
-    ended = gate["status"] == SessionState.COMPLETED
-
-    def holds(run: asyncpg.Record) -> bool:
-        number = run["phase"]
-        return bool(run["approved"]) and (
-            number < current or number in kept or (ended and number == current)
-        )
-
-    later = [run for run in runs if run["phase"] > phase]
-    stale = stale_after({r["phase"]: r["reads"] if holds(r) else None for r in later}, phase)
-    return stale, {r["phase"] for r in later} - stale
-
-
-def _json(value: Any, what: str) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except (TypeError, orjson.JSONEncodeError) as error:
-        raise InputInvalid(f"The {what} is no JSON: {error}", [(what, str(error))]) from None
-
-
-def instead(status: SessionState, session_id: str) -> str:
-    """Say what a person can do in this state."""
-    match status:
-        case SessionState.RUNNING:
-            advice = "It is running: pause it first."
-        case SessionState.AWAITING_REVIEW:
-            advice = "It waits at a gate: approve, edit, reject or rerun."
-        case SessionState.PAUSED:
-            advice = "Resume it."
-        case SessionState.FAILED:
-            advice = "Resume it; it goes on from the step that failed."
-        case SessionState.COMPLETED:
-            advice = "It is done; a phase of it can be run again."
-        case SessionState.CANCELLED:
-            advice = "It was cancelled; create a new one, or fork it."
-        case _:
-            assert_never(status)
-    return f"Session {session_id} is {status}. {advice}"

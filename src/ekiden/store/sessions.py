@@ -13,10 +13,11 @@ from ekiden.core.model import Event, Options, Review, SessionState, Verb
 from ekiden.core.progress import progress
 from ekiden.errors import Conflict, NotFound, UnknownFlow
 from ekiden.store.connection import address_of, parse_session_id, translated
+from ekiden.store.decisions import instead
 from ekiden.store.pages import Pages
 from ekiden.store.partials import Partials
 from ekiden.store.queries import sql
-from ekiden.store.reviews import Reviews, instead
+from ekiden.store.reviews import Reviews
 from ekiden.store.rows import decode, in_order
 
 
