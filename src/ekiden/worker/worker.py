@@ -24,11 +24,14 @@ from ekiden.search.protocol import SearchEngine
 from ekiden.store.budgets import Budgets
 from ekiden.store.connection import open_pool
 from ekiden.store.doorbell import Doorbell
+from ekiden.store.errands import Errands
 from ekiden.store.ledger import Ledger
+from ekiden.store.sessions import Sessions
 from ekiden.store.tasks import Tasks
 from ekiden.store.workers import Beat, Workers
 from ekiden.worker.chains import Chains
 from ekiden.worker.committer import Committer
+from ekiden.worker.errands import ErrandRunner
 from ekiden.worker.executor import Executor
 from ekiden.worker.heart import Heart, Pulse
 from ekiden.worker.ledger_writer import LedgerWriter
@@ -111,6 +114,9 @@ class Worker:
             await self._set_up(stack)
             await self._say_hello()
             self._doorbell = await stack.enter_async_context(Doorbell(self._listen_dsn))
+            self._errands = ErrandRunner(
+                Errands(self._pool, self._dsn()), Sessions(self._pool, self._dsn()), self._doorbell
+            )
             self._heart = Heart(
                 self._listen_dsn,
                 lease=self._options.lease,
@@ -130,6 +136,7 @@ class Worker:
                     for channel in ("session_cancelled", "life_sign")
                 ),
                 asyncio.create_task(self._find_lost_claims(), name="lost-claims"),
+                asyncio.create_task(self._errands.run(), name="errands"),
             ]
             try:
                 await self._claim_until_stopped()
@@ -149,7 +156,7 @@ class Worker:
 
     async def _set_up(self, stack: AsyncExitStack) -> None:
         dsn = self._dsn()
-        pool = await stack.enter_async_context(open_pool(dsn))
+        self._pool = pool = await stack.enter_async_context(open_pool(dsn))
         self._tasks = Tasks(pool, dsn)
         self._workers = Workers(pool, dsn)
         self._ledger = LedgerWriter(Ledger(pool, dsn), Budgets(pool, dsn))

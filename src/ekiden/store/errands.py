@@ -1,0 +1,141 @@
+"""What is owed outside, and whom to tell. One method a query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import asyncpg
+
+from ekiden.store.connection import parse_session_id, translated
+from ekiden.store.queries import sql
+from ekiden.store.words import storable
+
+# What a webhook may be told of.
+EVENTS = ("session.waiting", "session.budget", "session.completed", "session.failed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """One thing that is due."""
+
+    id: int
+    kind: str  # webhook, reminder or deadline
+    session_id: str
+    phase: int | None
+    generation: int | None
+    event: str  # what is told; for a deadline what then happens
+    event_id: int | None
+    attempt: int
+    created_at: datetime
+    url: str | None  # of the webhook; None when it was stopped meanwhile
+    secret: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookLine:
+    """Somebody who is told."""
+
+    id: int
+    url: str
+    events: list[str]
+    created_at: datetime
+    stopped_at: datetime | None
+    delivered: int
+    waiting: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryLine:
+    """One delivery, with how its last try went."""
+
+    id: int
+    session_id: str
+    event: str
+    status: str
+    attempt: int
+    url: str
+    created_at: datetime
+    finished_at: datetime | None
+    http_status: int | None
+    error: str | None
+    took: timedelta | None
+    at: datetime | None
+
+
+class Errands:
+    """The table of errands, and of webhooks."""
+
+    def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
+        self._pool = pool
+        self._dsn = dsn
+
+    async def claim(self, limit: int, hold: timedelta) -> list[Errand]:
+        """Take due errands; each is due again after ``hold`` unless it was ended."""
+        with translated(self._dsn):
+            return [Errand(**r) for r in await self._pool.fetch(sql("claim_errands"), limit, hold)]
+
+    async def next_due(self) -> float | None:
+        """Return in how many seconds the nearest errand is due; None if there is none."""
+        with translated(self._dsn):
+            due: timedelta | None = await self._pool.fetchval(sql("next_errand"))
+        return None if due is None else due.total_seconds()
+
+    async def end(
+        self,
+        errand: Errand,
+        status: str,
+        *,
+        again: timedelta = timedelta(),
+        http_status: int | None = None,
+        error: str | None = None,
+        took: timedelta = timedelta(),
+    ) -> None:
+        """Note what became of an attempt: DONE, FAILED, VOID, or QUEUED to try ``again``."""
+        with translated(self._dsn):
+            await self._pool.execute(
+                sql("end_errand"), errand.id, errand.attempt, status, again, http_status,
+                None if error is None else storable(error)[:2000], took,
+            )  # fmt: skip
+
+    async def remind(self, errand: Errand) -> bool:
+        """Tell of a gate again; False when it is not open any more."""
+        with translated(self._dsn):
+            told = await self._pool.fetchval(
+                sql("remind_of_gate"), errand.session_id, errand.phase, errand.generation
+            )
+        return told is not None
+
+    async def is_open(self, errand: Errand) -> bool:
+        """Return whether the session still stands at the gate that was meant."""
+        with translated(self._dsn):
+            standing: bool = await self._pool.fetchval(
+                sql("gate_is_open"), errand.session_id, errand.phase, errand.generation
+            )
+        return standing
+
+    async def add_webhook(self, url: str, secret: str, events: Sequence[str]) -> int:
+        """Tell this address of these events from now on; return the webhook's id."""
+        with translated(self._dsn):
+            return int(await self._pool.fetchval(sql("add_webhook"), url, secret, list(events)))
+
+    async def webhooks(self) -> list[WebhookLine]:
+        """Return who is told, and how that went."""
+        with translated(self._dsn):
+            return [WebhookLine(**r) for r in await self._pool.fetch(sql("list_webhooks"))]
+
+    async def stop_webhook(self, webhook_id: int) -> bool:
+        """Tell somebody no more; False when there is no such webhook, or it was stopped."""
+        with translated(self._dsn):
+            return await self._pool.fetchval(sql("stop_webhook"), webhook_id) is not None
+
+    async def deliveries(
+        self, session_id: str | None = None, *, limit: int = 50
+    ) -> list[DeliveryLine]:
+        """Return the newest deliveries, of one session or all."""
+        only = parse_session_id(session_id) if session_id else None
+        with translated(self._dsn):
+            rows = await self._pool.fetch(sql("list_deliveries"), only, limit)
+        return [DeliveryLine(**row) for row in rows]

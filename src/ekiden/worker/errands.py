@@ -1,0 +1,141 @@
+"""Runs what is owed outside: webhooks, and the reminders and deadlines of gates.
+
+Every worker looks when the bell rings and when the nearest is due; a row is one worker's at a time.
+Retries have the same policy as steps: full jitter, Retry-After, an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+
+import httpx2
+
+from ekiden import telemetry
+from ekiden.core.model import Review, Verb
+from ekiden.core.retry import GiveUp, decide_retry
+from ekiden.errors import Conflict, DatabaseError
+from ekiden.store.doorbell import Doorbell
+from ekiden.store.errands import Errand, Errands
+from ekiden.store.sessions import Sessions
+from ekiden.worker.webhooks import DeliveryFailed, body_of, deliver, took_since
+
+_AT_ONCE = 8
+_HOLD = timedelta(seconds=60)  # how long a claimed errand is one worker's
+_SWEEP = 600.0  # seconds between looks that nothing asked for
+_TRIES = 12  # retries of a webhook: about half an hour with the base below
+_BASE = timedelta(seconds=5)
+_ACTOR = "deadline"  # who approves or cancels when nobody did in time
+
+
+class ErrandRunner:
+    """Runs errands until it is cancelled."""
+
+    def __init__(
+        self, errands: Errands, sessions: Sessions, doorbell: Doorbell, *, base: timedelta = _BASE
+    ) -> None:
+        self._errands = errands
+        self._sessions = sessions
+        self._doorbell = doorbell
+        self._base = base
+
+    async def run(self) -> None:
+        """Look whenever the bell rings or something is due."""
+        async with (
+            httpx2.AsyncClient() as client,
+            self._doorbell.subscribe("errand_due") as bell,
+        ):
+            while True:
+                pause = 5.0
+                with suppress(DatabaseError):
+                    pause = await self._work(client)
+                await bell.wait(pause)
+
+    async def _work(self, client: httpx2.AsyncClient) -> float:
+        """Run all that is due; return in how many seconds to look again."""
+        while True:
+            due = await self._errands.next_due()
+            if due is None or due > 0:
+                return _SWEEP if due is None else min(due, _SWEEP)
+            claimed = await self._errands.claim(_AT_ONCE, _HOLD)
+            await asyncio.gather(*(self._run(errand, client) for errand in claimed))
+            if not claimed:
+                return 1.0  # somebody else has them
+
+    async def _run(self, errand: Errand, client: httpx2.AsyncClient) -> None:
+        kinds: dict[str, Callable[[], Awaitable[None]]] = {
+            "webhook": lambda: self._tell(errand, client),
+            "reminder": lambda: self._remind(errand),
+            "deadline": lambda: self._end(errand),
+        }
+        try:
+            await kinds[errand.kind]()
+        except Exception as error:  # noqa: BLE001 - the others must not wait for this one
+            # It is due again once its hold is over.
+            telemetry.emit("errand_failed", errand=errand.id, kind=errand.kind, error=str(error))
+
+    async def _tell(self, errand: Errand, client: httpx2.AsyncClient) -> None:
+        if errand.url is None:
+            await self._errands.end(errand, "VOID", error="The webhook was stopped.")
+            return
+        body = body_of(errand, await self._sessions.progress(errand.session_id))
+        begun = time.monotonic()
+        try:
+            status = await deliver(client, errand, body)
+        except DeliveryFailed as failed:
+            verdict = decide_retry(
+                retryable=failed.retryable,
+                tries=errand.attempt,
+                max_retries=_TRIES,
+                base=self._base,
+                jitter=random.random(),  # noqa: S311
+                retry_after=failed.retry_after,
+            )
+            gone = isinstance(verdict, GiveUp)
+            await self._errands.end(
+                errand,
+                "FAILED" if isinstance(verdict, GiveUp) else "QUEUED",
+                again=timedelta() if isinstance(verdict, GiveUp) else verdict.delay,
+                http_status=failed.http_status,
+                error=failed.message,
+                took=took_since(begun),
+            )
+            telemetry.emit(
+                "webhook_failed", url=errand.url, error=failed.message, given_up=gone,
+                session=errand.session_id,
+            )  # fmt: skip
+        else:
+            await self._errands.end(errand, "DONE", http_status=status, took=took_since(begun))
+
+    async def _remind(self, errand: Errand) -> None:
+        told = await self._errands.remind(errand)
+        await self._errands.end(errand, "DONE" if told else "VOID")
+
+    async def _end(self, errand: Errand) -> None:
+        """Let a gate end as its flow says, if it is still the one that was meant."""
+        done = "VOID"
+        if await self._errands.is_open(errand):
+            with suppress(Conflict):  # somebody decided this very moment
+                await self._decide(errand)
+                done = "DONE"
+        await self._errands.end(errand, done)
+
+    async def _decide(self, errand: Errand) -> None:
+        if errand.event == "cancel":
+            await self._sessions.cancel(errand.session_id, actor=_ACTOR)
+            return
+        await self._sessions.reviews.take(
+            errand.session_id,
+            Review(
+                verb=Verb.APPROVE,
+                actor=_ACTOR,
+                phase=errand.phase,
+                comment="Nobody decided in time.",
+                key=f"deadline-{errand.id}",
+                timed_out=True,
+            ),
+        )

@@ -1,0 +1,212 @@
+"""Decisions over HTTP: every verb, what was seen, once however many ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.api.conftest import Start
+from tests.api.relay import Relay
+
+BASE = "/api/demo/cot-session"
+
+
+async def at_gate(client: httpx2.AsyncClient, relay: Relay, **options: Any) -> str:
+    """Make a session that waits at the gate of its first phase; return its address."""
+    body = {"theme": "x", "start": True, "actor": "starter", **options}
+    session = (await client.post(f"{BASE}/create", json=body)).json()["sessionId"]
+    await relay.run_phase(session)
+    return f"{BASE}/{session}"
+
+
+async def review(client: httpx2.AsyncClient, session: str, **of: Any) -> httpx2.Response:
+    headers = of.pop("headers", {})
+    return await client.post(f"{session}/review", json=of, headers=headers)
+
+
+async def test_an_edit_is_a_new_revision_that_is_then_approved(
+    client: httpx2.AsyncClient, relay: Relay
+):
+    session = await at_gate(client, relay)
+    seen = (await client.get(f"{session}/progress")).headers["etag"]
+    edited = await review(client, session, verb="edit", output={"made": "by hand"}, actor="ann")
+    assert edited.status_code == 200
+    assert edited.json()["status"] == "AWAITING_REVIEW"
+    assert edited.headers["etag"] == f'"{edited.json()["edited"]}"' != seen
+    stale = await review(client, session, verb="approve", headers={"If-Match": seen})
+    assert stale.status_code == 412
+    assert stale.json()["type"] == "urn:ekiden:problem:stale-revision"
+    passed = await review(
+        client, session, verb="approve", headers={"If-Match": edited.headers["etag"]}
+    )
+    assert passed.json()["currentPhase"] == 2
+    shown = (await client.get(session)).json()["revisions"]
+    assert [(r["author"], r["approvedBy"], r["output"]) for r in shown] == [
+        ("model", None, {"made": True}),
+        ("ann", "api", {"made": "by hand"}),
+    ]
+
+
+async def test_a_reject_needs_a_note_and_begins_the_phase_again(
+    client: httpx2.AsyncClient, relay: Relay
+):
+    session = await at_gate(client, relay)
+    bare = await review(client, session, verb="reject")
+    assert bare.status_code == 422
+    assert bare.json()["errors"] == [
+        {"field": "comment", "message": "is required to reject an output"}
+    ]
+    sent = (await review(client, session, verb="reject", comment="shorter", actor="ann")).json()
+    assert (sent["status"], sent["currentPhase"], sent["currentStep"]) == ("RUNNING", 1, "THINK")
+    assert sent["phases"][0]["generation"] == 2
+    (line,) = (await client.get(f"{session}/reviews")).json()["reviews"]
+    assert (line["verb"], line["actor"], line["comment"]) == ("reject", "ann", "shorter")
+    assert line["waitedMs"] >= 0
+
+
+async def test_a_completed_session_can_be_taken_up_again_from_any_phase(
+    client: httpx2.AsyncClient, relay: Relay
+):
+    session = await at_gate(client, relay)
+    await review(client, session, verb="approve")
+    await relay.run_phase(session.rpartition("/")[2])
+    assert (await client.get(f"{session}/progress")).json()["status"] == "COMPLETED"
+    # Nothing was read through ctx.output, so the second phase depends on nothing.
+    assert (await client.get(f"{session}/stale", params={"phase": 1})).json() == {
+        "phase": 1, "stale": [], "kept": [2],
+    }  # fmt: skip
+    again = (await review(client, session, verb="rerun", phase=1, step="INTEGRATE")).json()
+    assert (again["status"], again["kept"], again["completedAt"]) == ("RUNNING", [2], None)
+    await relay.complete(await relay.claim(session.rpartition("/")[2]), '{"made": 2}')
+    done = (await review(client, session, verb="approve")).json()
+    assert done["status"] == "COMPLETED"
+    shown = (await client.get(session)).json()["revisions"]
+    first, second = (r["id"] for r in shown if r["phase"] == 1)
+    compared = await client.get(f"{session}/compare", params={"old": first, "new": second})
+    assert compared.json()["changes"] == [{"op": "replace", "path": "/made", "old": True, "new": 2}]
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ({"verb": "dance"}, 422),
+        ({"verb": "edit"}, 422),
+        ({"verb": "budget"}, 422),
+        ({"verb": "rerun", "step": "SLEEP"}, 422),
+        ({"verb": "rerun", "phase": 2}, 409),  # it has not run yet
+        ({"verb": "rerun", "step": "EXECUTE"}, 409),  # the phase has none
+        ({"verb": "edit", "phase": 2, "output": 1}, 409),
+        ({"verb": "accept"}, 409),
+        ({"verb": "approve", "phase": 2}, 409),
+        ({"verb": "approve", "actor": "flow"}, 422),  # what approves by itself
+        ({"verb": "approve", "phace": 1}, 422),
+    ],
+)
+async def test_what_cannot_be_decided_is_refused_and_changes_nothing(
+    client: httpx2.AsyncClient, relay: Relay, given: dict[str, Any], status: int
+):
+    session = await at_gate(client, relay)
+    before = (await client.get(f"{session}/progress")).json()
+    answer = await review(client, session, **given)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (await client.get(f"{session}/progress")).json() == before | {
+        "waitedForPeopleMs": pytest.approx(before["waitedForPeopleMs"], abs=5000)
+    }
+
+
+async def test_a_decision_sent_again_with_its_key_is_done_once(
+    client: httpx2.AsyncClient, relay: Relay
+):
+    session = await at_gate(client, relay)
+    key = {"Idempotency-Key": "again"}
+    for replayed in (None, "true", "true"):
+        answer = await review(client, session, verb="reject", comment="no", headers=key)
+        assert answer.status_code == 200
+        assert answer.headers.get("idempotent-replayed") == replayed
+    assert len((await client.get(f"{session}/reviews")).json()["reviews"]) == 1
+    other = await review(client, session, verb="rerun", headers=key)
+    assert other.status_code == 409
+
+
+async def test_gates_of_one_session_may_ask_for_more_than_the_flow(
+    client: httpx2.AsyncClient, relay: Relay
+):
+    gates = {"1": {"approvals": 2, "fourEyes": True}}
+    session = await at_gate(client, relay, options={"gates": gates})
+    assert (await client.get(session)).json()["options"]["gates"] == gates
+    mine = await review(client, session, verb="approve", actor="starter")
+    assert mine.status_code == 409
+    assert "four eyes" in mine.json()["detail"]
+    assert (await review(client, session, verb="approve", actor="ann")).json()["missing"] == 1
+    assert (await client.get(f"{session}/progress")).json()["approvedBy"] == ["ann"]
+    assert (await review(client, session, verb="approve", actor="bob")).json()["missing"] == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gates": {"0": {}}},
+        {"gates": {"1": {"approvals": 3, "approvers": ["a", "b"]}}},
+        {"gates": {"1": {"mode": "perhaps"}}},
+        {"models": {"1.SLEEP": "openai:gpt-5"}},
+        {"models": {"1": "gpt-5"}},
+        {"budget": {"maxCostUsd": -1}},
+        {"budgets": {"33": {"maxTokens": 1}}},
+    ],
+)
+async def test_options_that_make_no_sense_name_the_field(
+    client: httpx2.AsyncClient, relay: Relay, options: dict[str, Any]
+):
+    answer = await client.post(f"{BASE}/create", json={"theme": "x", "options": options})
+    assert answer.status_code == 422
+    assert any(e["field"].startswith("options") for e in answer.json()["errors"]), answer.json()
+
+
+async def test_a_fork_shares_what_is_approved_and_begins_after_it(
+    client: httpx2.AsyncClient, relay: Relay
+):
+    session = await at_gate(client, relay)
+    early = await client.post(f"{session}/fork", json={"phase": 1})
+    assert early.status_code == 409, "nothing is approved yet"
+    await review(client, session, verb="approve")
+    made = await client.post(f"{session}/fork", json={"phase": 1, "title": "another"})
+    assert made.status_code == 201
+    told = made.json()
+    assert made.headers["location"] == f"{BASE}/{told['sessionId']}"
+    assert (told["title"], told["currentPhase"], told["completedPhases"]) == ("another", 2, [1])
+    assert told["forkOf"] == session.rpartition("/")[2]
+    assert (await client.post(f"{session}/fork", json={"phase": 2})).status_code == 409
+
+
+async def test_what_waits_for_people_is_one_list_longest_first(
+    client: httpx2.AsyncClient, relay: Relay
+):
+    first, second = [await at_gate(client, relay) for _ in range(2)]
+    await review(client, second, verb="edit", output={"made": 1})
+    queue = (await client.get("/api/waiting")).json()
+    assert [s["sessionId"] for s in queue["sessions"]] == [
+        first.rpartition("/")[2],
+        second.rpartition("/")[2],
+    ], "an edit does not make anybody wait anew"
+    assert queue["times"]["waiting"] == 2
+    assert queue["sessions"][0]["phaseTitle"] == "First"
+    assert (await client.get("/api/waiting", params={"flow": "other"})).json()["sessions"] == []
+
+
+async def test_of_all_that_click_at_once_each_gate_lets_one_pass(serve: Start, relay: Relay):
+    client = await serve()
+    sessions = [await at_gate(client, relay) for _ in range(8)]
+
+    async def click(session: str, n: int) -> int:
+        verb = {"verb": "approve"} if n % 2 else {"verb": "reject", "comment": "no"}
+        return (await client.post(f"{session}/review", json=verb)).status_code
+
+    for session in sessions:
+        seen = Counter(await asyncio.gather(*(click(session, n) for n in range(32))))
+        assert seen == {200: 1, 409: 31}
+        assert len((await client.get(f"{session}/reviews")).json()["reviews"]) == 1
