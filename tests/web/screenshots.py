@@ -70,10 +70,13 @@ async def seed(site: Site) -> dict[str, str]:
     await site.sessions.approve(sketch, actor="Mika", comment="Good angle. Keep the second one.")
     await asyncio.sleep(1)
     return {
-        "gate": made["home coffee brewing"], "gate-ja": made["在宅勤務の休み方"],
+        "gate": made["home coffee brewing"],
+        "gate-ja": made["在宅勤務の休み方"],
         "trends": made["winter cycling for beginners"],
-        "failed": made["indoor plants that survive"], "running": sketch, "done": made["a first sourdough"],
-    }  # fmt: skip
+        "failed": made["indoor plants that survive"],
+        "running": sketch,
+        "done": made["a first sourdough"],
+    }
 
 
 async def shoot(
@@ -81,14 +84,24 @@ async def shoot(
 ) -> None:
     """Take every picture."""
     task = (await site.sessions.tasks(made["failed"]))[-1].id
+    gate, failed = f"/sessions/{made['gate']}", f"/sessions/{made['failed']}"
     pages = {
-        "sessions": "/", "inbox": "/inbox", "new": "/new/viral", "drafts": "/drafts",
-        "monitoring": "/monitoring", "settings": "/settings", "missing": "/sessions/nowhere",
-        "gate": f"/sessions/{made['gate']}", "gate-trends": f"/sessions/{made['trends']}",
-        "running": f"/sessions/{made['running']}", "failed": f"/sessions/{made['failed']}",
-        "done": f"/sessions/{made['done']}", "task": f"/sessions/{made['failed']}/tasks/{task}",
-        "edit": f"/sessions/{made['gate']}/edit?phase=4", "rerun": f"/sessions/{made['gate']}/rerun",
-    }  # fmt: skip
+        "sessions": "/",
+        "inbox": "/inbox",
+        "new": "/new/viral",
+        "drafts": "/drafts",
+        "monitoring": "/monitoring",
+        "settings": "/settings",
+        "missing": "/sessions/nowhere",
+        "gate": gate,
+        "gate-trends": f"/sessions/{made['trends']}",
+        "edit": f"{gate}/edit?phase=4",
+        "rerun": f"{gate}/rerun",
+        "running": f"/sessions/{made['running']}",
+        "failed": failed,
+        "done": f"/sessions/{made['done']}",
+        "task": f"{failed}/tasks/{task}",
+    }
     for language in ("en", "ja"):
         shown = {**pages, "gate": f"/sessions/{made['gate' if language == 'en' else 'gate-ja']}"}
         for scheme in ("light", "dark"):

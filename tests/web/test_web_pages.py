@@ -242,7 +242,12 @@ async def test_who_has_a_key_must_log_in_and_may_log_out(site: Site):
         assert (await person.get("/api/flows")).status_code == 401
         await person.send_form(inside, "/logout")
         assert (await person.get("/")).url.path == "/login"
-        for forged in ("", "9999999999.x.y", cookie.value[:-1] + ("1" if cookie.value[-1] == "0" else "0"), f"9{cookie.value}"):
+        for forged in (
+            "",
+            "9999999999.x.y",
+            cookie.value[:-1] + ("1" if cookie.value[-1] == "0" else "0"),
+            f"9{cookie.value}",
+        ):
             person.cookies.set("ekiden_login", forged, domain="localhost.local")
             assert (await person.get("/inbox")).url.path == "/login", forged
 
