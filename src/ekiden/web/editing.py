@@ -29,9 +29,10 @@ class Leaf:
 
     name: str  # its JSON Pointer, also the name of the field
     label: str
-    kind: str  # text, long, number, flag, lines
+    kind: str  # text, long, number, flag, lines, choice
     value: str
     longest: int | None
+    choices: list[str]
     problems: list[str]
 
     @property
@@ -96,6 +97,9 @@ class _Maker:
         typed = None if self._given is None else self._given.get(at)
         if kind == "flag" and self._given is not None:
             typed = self._given.get(at, "")
+        choices = [c for c in spec.get("enum", ()) if isinstance(c, str)]
+        if choices and kind == "text":
+            kind = "choice"
         dotted = at[1:].replace("/", ".").replace("~1", "/").replace("~0", "~")
         return Leaf(
             name=at,
@@ -103,6 +107,7 @@ class _Maker:
             kind=kind,
             value=_shown(value, kind) if typed is None else typed,
             longest=spec.get("maxLength"),
+            choices=choices,
             problems=[
                 said
                 for path, said in self._problems

@@ -37,9 +37,11 @@ async def choose(visit: Visiting) -> Response:
 
 
 @router.get("/new/{flow}")
-async def new(visit: Visiting, flow: str) -> Response:
-    """Show the form."""
-    return await _show(visit, await _flow(visit, flow))
+async def new(visit: Visiting, flow: str, like: str = "") -> Response:
+    """Show the form, filled in like another session's input when one is named."""
+    found = await _flow(visit, flow)
+    value = (await visit.here.sessions.get(like)).input if like else None
+    return await _show(visit, found, value=value)
 
 
 async def _show(
@@ -48,6 +50,7 @@ async def _show(
     code: int = 200,
     *,
     given: dict[str, str] | None = None,
+    value: dict[str, Any] | None = None,
     problems: list[tuple[str, str]] | None = None,
 ) -> Response:
     said = [(path, told_in(visit.t, message)) for path, message in problems or ()]
@@ -57,7 +60,7 @@ async def _show(
         code=code,
         flow=flow,
         phases=[visit.t.titled(p) for p in flow.phases],
-        fields=fields_of(flow.input_schema, visit.t, given=given, problems=said),
+        fields=fields_of(flow.input_schema, visit.t, given=given, value=value, problems=said),
         other=elsewhere(said, flow.input_schema),
         given=given or {},
         once=(given or {}).get("once") or token_hex(16),

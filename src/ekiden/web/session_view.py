@@ -17,6 +17,7 @@ from ekiden.store.pages import (
     TaskRow,
 )
 from ekiden.store.sessions import Sessions
+from ekiden.web.changes import ChangeShown, changes
 from ekiden.web.shape import Part, names_in, shape
 from ekiden.web.spans import dollars
 from ekiden.web.texts import Speech
@@ -50,6 +51,8 @@ class RevisionShown:
 
     row: RevisionRow
     parts: Part | None  # None: it is too large for a page
+    changes: list[ChangeShown]  # since the version before
+    changes_more: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,14 +121,20 @@ async def read(sessions: Sessions, session_id: str) -> Material:
             await pages.attempts(tasks),
             await pages.calls(session_id),
             reviews,
-            waiting=(progress["currentPhase"], progress["waitingSince"])
-            if progress["waitingSince"]
-            else None,
+            waiting=_waiting(progress),
             ended=progress["completedAt"],
             now=now,
         ),
         now=now,
     )
+
+
+def _waiting(progress: dict[str, Any]) -> tuple[int, datetime] | None:
+    """Return the phase in which a person is waited for, and since when."""
+    since = progress["waitingSince"]
+    if since is None and progress["status"] in {SessionState.FAILED, SessionState.PAUSED}:
+        since = progress["updatedAt"]  # nobody counts it, but nothing goes on before somebody acts
+    return None if since is None else (progress["currentPhase"], since)
 
 
 class SessionView:
@@ -238,7 +247,8 @@ class SessionView:
         for number in sorted({r.phase for r in self.material.revisions}, reverse=True):
             rows = [r for r in self.material.revisions if r.phase == number]
             rows.sort(key=lambda r: (r.generation, r.number), reverse=True)
-            shown = [self._revision(r, names) for r in rows]
+            before = [*rows[1:], None]
+            shown = [self._revision(r, b, names) for r, b in zip(rows, before, strict=True)]
             found.append(
                 PhaseShown(
                     number=number,
@@ -251,9 +261,13 @@ class SessionView:
             )
         return found
 
-    def _revision(self, row: RevisionRow, names: dict[str, str]) -> RevisionShown:
+    def _revision(
+        self, row: RevisionRow, before: RevisionRow | None, names: dict[str, str]
+    ) -> RevisionShown:
         parts = None if row.too_large else shape(row.output, self._t, names)
-        return RevisionShown(row=row, parts=parts)
+        known = before is not None and not (row.too_large or before.too_large)
+        found, more = changes(before.output, row.output, self._t) if known and before else ([], 0)
+        return RevisionShown(row=row, parts=parts, changes=found, changes_more=more)
 
     @property
     def drafts_shown(self) -> list[Part]:

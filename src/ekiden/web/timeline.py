@@ -16,7 +16,7 @@ from ekiden.store.pages import AttemptRow, CallRow, TaskRow
 
 WIDTH = 1000.0  # units of the drawing, without the labels before it
 _PERSON = 60.0  # units that a person's time takes, however long it was
-_SHORT = 3.0  # seconds; a person's time below it is drawn as it was
+_SHORT = 1.0  # seconds; a person's time below it is drawn as it was
 _ORDER = list(StepKind)
 MOST_ROWS = 80
 

@@ -235,6 +235,12 @@
     }
   });
 
+  // On a phone the way to the decision stays in sight until the decision is.
+  const decision = document.getElementById("act");
+  if (decision)
+    new IntersectionObserver(([seen]) =>
+      document.documentElement.classList.toggle("at-decision", seen.isIntersecting)).observe(decision);
+
   for (const pane of document.querySelectorAll(".said-text")) pane.scrollTop = pane.scrollHeight;
   const url = body.dataset.events;
   if (url && !document.querySelector("[data-ended]")) follow(url);
