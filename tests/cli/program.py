@@ -36,8 +36,8 @@ class Program:
     """``ekiden`` with an environment of the test's own, in a folder of the test's own."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
-        self._folder = folder
-        self._environment = {
+        self.folder = folder
+        self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
             "PYTHONPATH": str(ROOT),
@@ -49,8 +49,8 @@ class Program:
 
     def but(self, **settings: str) -> Program:
         """The same with other settings."""
-        other = Program(self._folder)
-        other._environment = self._environment | settings
+        other = Program(self.folder)
+        other.environment = self.environment | settings
         return other
 
     def __call__(self, *words: str, stdin: str = "") -> Ended:
@@ -58,8 +58,8 @@ class Program:
         ended = subprocess.run(
             self._command(words),
             check=False,
-            cwd=self._folder,
-            env=self._environment,
+            cwd=self.folder,
+            env=self.environment,
             input=stdin,
             capture_output=True,
             text=True,
@@ -74,12 +74,12 @@ class Program:
     @contextmanager
     def started(self, *words: str) -> Iterator[Running]:
         """Start a command that stays; end it if the test has not."""
-        out, err = self._folder / "out.txt", self._folder / "err.txt"
+        out, err = self.folder / "out.txt", self.folder / "err.txt"
         with out.open("ab") as stdout, err.open("ab") as stderr:
             process = subprocess.Popen(
                 self._command(words),
-                cwd=self._folder,
-                env=self._environment,
+                cwd=self.folder,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,

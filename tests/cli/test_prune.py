@@ -41,7 +41,7 @@ async def rows(connection: asyncpg.Connection) -> dict[str, int]:
     tables = await connection.fetch(
         "SELECT relname FROM pg_class WHERE relnamespace = 'ekiden'::regnamespace AND relkind = 'r'"
     )
-    apart = {"flows", "workers", "migrations", "documents", "passages", "sources"}
+    apart = {"flows", "workers", "webhooks", "migrations", "documents", "passages", "sources"}
     return {
         name: await connection.fetchval(f'SELECT count(*) FROM ekiden."{name}"')
         for (name,) in tables
@@ -84,10 +84,38 @@ async def test_nothing_of_a_session_is_left(
         session,
         task,
     )
+    await connection.execute(
+        "INSERT INTO ekiden.reservations (session_id, task_id, attempt, number, phase, tokens) "
+        "VALUES ($1, $2, 1, 1, 1, 1)",
+        session,
+        task,
+    )
+    await connection.execute(
+        "WITH made AS (INSERT INTO ekiden.errands (kind, session_id, event) "
+        "VALUES ('reminder', $1, 'remind') RETURNING id) "
+        "INSERT INTO ekiden.errand_attempts (errand_id, number, took) SELECT id, 1, '1 s' FROM made",
+        session,
+    )
+    await connection.execute(
+        "INSERT INTO ekiden.budgets (session_id, phase, max_tokens) VALUES ($1, 0, 1)", session
+    )
     assert {name for name, count in (await rows(connection)).items() if count == 0} == set()
     ended = await program.run("prune", "--older-than", "0", "--yes", "--json")
     assert ended.json == {"sessions": 1, "tasks": 7, "dryRun": False}
     assert {name: n for name, n in (await rows(connection)).items() if n} == {}
+
+
+async def test_a_session_stays_as_long_as_a_fork_shares_its_outputs(
+    program: Program, connection: asyncpg.Connection
+) -> None:
+    session = await toy(program, "--auto-approve")
+    forked = (await program.run("sessions", "fork", session, "--phase", "1", "--json")).json
+    kept = await program.run("prune", "--older-than", "0", "--yes")
+    assert (kept.code, kept.out) == (0, "No session ended more than 0 days ago.\n")
+    assert (await program.run("sessions", "cancel", forked["sessionId"])).code == 0
+    for _ in range(2):  # the fork first, then what it shared
+        assert (await program.run("prune", "--older-than", "0", "--yes")).code == 0
+    assert await connection.fetchval("SELECT count(*) FROM ekiden.sessions") == 0
 
 
 async def test_a_dry_run_deletes_nothing_and_without_a_terminal_yes_must_be_said(

@@ -23,7 +23,7 @@ async def session(program: Program) -> str:
 
 async def break_it(database: str) -> None:
     connection = await asyncpg.connect(database)
-    await connection.execute("DELETE FROM ekiden.events WHERE type = 'session_completed'")
+    await connection.execute("DELETE FROM ekiden.events WHERE type = 'session_created'")
     await connection.close()
 
 

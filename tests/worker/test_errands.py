@@ -1,4 +1,4 @@
-"""What is owed outside: webhooks that arrive signed and once, reminders, and gates that end in time."""
+"""What is owed outside: webhooks, signed and once; reminders; gates that end in time."""
 
 from __future__ import annotations
 

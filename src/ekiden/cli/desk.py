@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import typer
 
-from ekiden.cli import exits
+from ekiden.cli import exits, showing
 from ekiden.cli.compose import Database, actor, open_store, run_async
 from ekiden.cli.words import ago, camel, clean, one_line, readable, table, to_json
 from ekiden.config import load_settings
@@ -27,7 +27,7 @@ def show_list(*, status: str | None, flow: str | None, limit: int, machine: bool
         status = status.upper()
         if status not in set(SessionState):
             exits.usage(f"--status {status}: must be one of {', '.join(SessionState)}")
-    found = _with_sessions(lambda s: s.find(status=status, flow=flow, limit=limit))
+    found = with_sessions(lambda s: s.find(status=status, flow=flow, limit=limit))
     if machine:
         typer.echo(to_json(camel(found)))
         return
@@ -53,7 +53,7 @@ def show(session_id: str, *, machine: bool) -> None:
             await sessions.drafts(session_id),
         )
 
-    session, progress, revisions, drafts = _with_sessions(look)
+    session, progress, revisions, drafts = with_sessions(look)
     if machine:
         told = {
             "sessionId": session.id,
@@ -91,8 +91,8 @@ def show(session_id: str, *, machine: bool) -> None:
         typer.echo("\n" + _markdown(drafts))
     if waiting := progress["waitingFor"]:
         typer.echo(f"\n{waiting['message']}")
-        verb = "sessions approve" if waiting["kind"] == "review" else "resume"
-        typer.echo(f"  ekiden {verb} {session.id}")
+        for what in showing.WAYS_ON.get(waiting["kind"], ("resume {id}",)):
+            typer.echo(f"  ekiden {what.format(id=session.id)}")
 
 
 def _phase_line(phase: dict[str, Any]) -> str:
@@ -111,8 +111,8 @@ def approve(session_id: str, *, comment: str | None, revision: int | None, machi
         await sessions.approve(session_id, actor=actor(), comment=comment, revision=revision)
         return await sessions.progress(session_id)
 
-    progress = _with_sessions(act)
-    _told(progress, f"Approved. Phase {progress['currentPhase']} may begin.", machine=machine)
+    progress = with_sessions(act)
+    told(progress, f"Approved. Phase {progress['currentPhase']} may begin.", machine=machine)
 
 
 def change(verb: str, session_id: str, *, machine: bool) -> None:
@@ -128,14 +128,15 @@ def change(verb: str, session_id: str, *, machine: bool) -> None:
                 await sessions.cancel(session_id, actor=actor())
         return await sessions.progress(session_id)
 
-    progress = _with_sessions(act)
-    _told(progress, f"Session {session_id} is {progress['status']}.", machine=machine)
+    progress = with_sessions(act)
+    told(progress, f"Session {session_id} is {progress['status']}.", machine=machine)
 
 
-def _told(progress: dict[str, Any], text: str, *, machine: bool) -> None:
+def told(progress: dict[str, Any], text: str, *, machine: bool) -> None:
+    """Say what was done, or where the session is as JSON."""
     if machine:
-        told = {key: progress[key] for key in ("sessionId", "status")} | {"progress": progress}
-        typer.echo(to_json(told))
+        shown = {key: progress[key] for key in ("sessionId", "status")} | {"progress": progress}
+        typer.echo(to_json(shown))
         return
     typer.echo(text)
     if progress["status"] == "RUNNING":
@@ -169,7 +170,7 @@ def export(session_id: str, *, markdown: bool, output: Path | None) -> None:
             }
         )
 
-    text = _with_sessions(gather)
+    text = with_sessions(gather)
     if output is None:
         typer.echo(text)
         return
@@ -207,7 +208,8 @@ def _markdown(drafts: list[DraftLine]) -> str:
     return "\n".join(parts)
 
 
-def _with_sessions(action: Callable[[Sessions], Awaitable[T]]) -> T:
+def with_sessions(action: Callable[[Sessions], Awaitable[T]]) -> T:
+    """Open the store of the settings and do something with its sessions."""
     settings = load_settings()
 
     async def main(database: Database) -> Any:

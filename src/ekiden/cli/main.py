@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ekiden import __version__
-from ekiden.cli import doctor, models, prune, run, sessions, sources, up, verify
+from ekiden.cli import doctor, models, prune, run, sessions, sources, up, verify, webhooks
 from ekiden.cli.exits import code_of
 from ekiden.errors import EkidenError
 
@@ -61,6 +61,7 @@ def _root(
 run.register(app)
 up.register(app)
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(sources.app, name="sources")
 app.add_typer(models.app, name="models")
 doctor.register(app)

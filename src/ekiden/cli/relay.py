@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pydoc
 import signal
 import sys
 from collections.abc import Callable
@@ -12,15 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ekiden.cli import exits
-from ekiden.cli.compose import actor
 from ekiden.cli.follow import Follower, is_at_rest
+from ekiden.cli.gate import Gate
 from ekiden.cli.view import View
 from ekiden.cli.words import readable
+from ekiden.core.model import Verb
 from ekiden.errors import Conflict
 from ekiden.store.sessions import Sessions
 from ekiden.worker.worker import Worker
-
-_EXCERPT = 12  # lines of an output that is passed without asking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +40,7 @@ class Relay:
         self._view = view
         self._manner = manner
         self._session_id = session_id
+        self._gate = Gate(sessions, view, session_id)
 
     async def run(self) -> dict[str, Any]:
         """Return the progress once the session is at rest and nobody here moves it on."""
@@ -53,96 +52,51 @@ class Relay:
 
     async def _act(self, progress: dict[str, Any]) -> bool:
         """Move the session on if that is wanted; False leaves it where it is."""
-        waiting = progress["waitingFor"] or {}
+        kind = (progress["waitingFor"] or {}).get("kind")
         try:
-            match waiting.get("kind"):
-                case "review":
-                    return await self._at_gate(progress)
-                case "process-async":
-                    return await self._at_held_step(progress)
-        except Conflict:
-            return True  # somebody else acted meanwhile: look again
-        return False
-
-    async def _at_gate(self, progress: dict[str, Any]) -> bool:
-        phase = progress["phases"][progress["currentPhase"] - 1]
-        title = f"Gate {phase['phase']} of {len(progress['phases']) - 1}: {phase['title']}"
-        if self._manner.auto_approve:
-            self._excerpt(f"{title} — passed (--auto-approve)", await self._output(progress))
-            await self._approve(progress, "--auto-approve")
-            return True
-        if not self._manner.ask:
-            return False
-        self._view.pause()
-        output = await self._output(progress)
-        room = max(12, self._view.console.height - 8)
-        self._excerpt(title, output, room)
-        choice = await self._choose("Approve? [y]es, [o]pen the whole output, [q]uit: ", "yoq")
-        while choice == "o":
-            await asyncio.to_thread(pydoc.pager, "\n".join(output))
-            choice = await self._choose("Approve? [y]es, [o]pen again, [q]uit: ", "yoq")
-        if choice == "y":
-            await self._approve(progress, None)
-        self._view.resume()
-        return choice == "y"
-
-    async def _at_held_step(self, progress: dict[str, Any]) -> bool:
-        where = f"phase {progress['currentPhase']} {progress['currentStep']}"
-        if not self._manner.auto_approve:
-            if not self._manner.ask:
+            if self._manner.auto_approve:
+                return await self._pass(kind, progress)
+            if not self._manner.ask or kind not in {"review", "process-async", "items", "budget"}:
                 return False
             self._view.pause()
-            choice = await self._choose(f"Start {where}? [y]es, [q]uit: ", "yq")
-            self._view.resume()
-            if choice != "y":
-                return False
-        await self._sessions.start(self._session_id)
+            acted = await self._asked(kind, progress)
+            if acted:
+                self._view.resume()
+            return acted
+        except Conflict as refused:
+            if not self._manner.auto_approve:
+                self._view.line(refused.message, "yellow")
+            return True  # somebody else acted meanwhile: look again
+
+    async def _pass(self, kind: str | None, progress: dict[str, Any]) -> bool:
+        """Let the session go on unasked, where only a yes was missing."""
+        if kind == "process-async":
+            await self._sessions.start(self._session_id)
+            return True
+        if kind != "review":
+            return False  # money and failures are decided by people
+        shown = list(readable(await self._gate.output(progress)))
+        self._gate.excerpt(f"{_title(progress)} — passed (--auto-approve)", shown)
+        # The revision that was shown, and no other.
+        await self._gate.take(Verb.APPROVE, comment="--auto-approve", revision=progress["revision"])
         return True
 
-    async def _output(self, progress: dict[str, Any]) -> list[str]:
-        """Return the lines of the output that waits at the gate."""
-        revisions = await self._sessions.revisions(self._session_id)
-        standing = next((r for r in revisions if r.id == progress["revision"]), None)
-        return list(readable(standing.output)) if standing else []
-
-    async def _approve(self, progress: dict[str, Any], comment: str | None) -> None:
-        # The revision that was shown, and no other.
-        await self._sessions.approve(
-            self._session_id, actor=actor(), comment=comment, revision=progress["revision"]
-        )
-
-    def _excerpt(self, title: str, output: list[str], room: int = _EXCERPT) -> None:
-        self._view.line("")
-        self._view.line(title, "bold cyan")
-        for line in output[:room]:
-            self._view.line(f"  {line}")
-        if len(output) > room:
-            self._view.line(f"  … {len(output) - room} more lines", "dim")
-
-    async def _choose(self, question: str, choices: str) -> str:
-        """Ask until one of the letters is the answer; the end of the input is 'q'."""
-        while True:
-            self._view.console.print(question, end="", markup=False, highlight=False)
-            line = await _read_line()
-            if line is None:
-                self._view.line("")
-                return "q"
-            if (answer := line.strip().lower()[:1]) and answer in choices:
-                return answer
+    async def _asked(self, kind: str, progress: dict[str, Any]) -> bool:
+        match kind:
+            case "review":
+                return await self._gate.review(_title(progress), progress)
+            case "items":
+                return await self._gate.items(progress)
+            case "budget":
+                return await self._gate.budget(progress)
+            case _:
+                where = f"phase {progress['currentPhase']} {progress['currentStep']}"
+                return await self._gate.start(where)
 
 
-async def _read_line() -> str | None:
-    """Read a line from the terminal while the loop goes on; None at its end."""
-    # Not in a thread: a thread that waits for a person cannot be stopped by Ctrl-C.
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    descriptor = sys.stdin.fileno()
-    loop.add_reader(descriptor, ready.set)
-    try:
-        await ready.wait()
-        return os.read(descriptor, 4096).decode(errors="replace") or None
-    finally:
-        loop.remove_reader(descriptor)
+def _title(progress: dict[str, Any]) -> str:
+    phase = progress["phases"][progress["currentPhase"] - 1]
+    return f"Gate {phase['phase']} of {len(progress['phases']) - 1}: {phase['title']}"
 
 
 class Interrupt:

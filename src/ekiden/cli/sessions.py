@@ -8,14 +8,21 @@ from typing import Annotated
 
 import typer
 
+from ekiden.cli import reviews
+
 _EPILOG = """\b
 What waits for me?
-  ekiden sessions list --status AWAITING_REVIEW
+  ekiden sessions waiting
 \b
 Look at it, let it go on, and run the rest here:
   ekiden sessions show ID
   ekiden sessions approve ID --comment "good sources"
   ekiden resume ID
+\b
+Not good enough? Change it, send it back, or go back:
+  ekiden sessions edit ID
+  ekiden sessions reject ID --note "fewer hashtags"
+  ekiden sessions rerun ID --phase 2
 \b
 Take the posts away:
   ekiden sessions export ID --format md --output posts.md"""
@@ -116,3 +123,6 @@ def export(
     from ekiden.cli import desk
 
     desk.export(session_id, markdown=format_ is Format.MD, output=output)
+
+
+reviews.register(app)

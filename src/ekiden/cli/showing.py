@@ -97,20 +97,36 @@ def _failed(view: View, progress: dict[str, Any]) -> None:
     view.line(f"  ekiden resume {progress['sessionId']}")
 
 
+# What a person can do about what a session waits for.
+WAYS_ON = {
+    "review": (
+        "sessions approve {id}",
+        "sessions edit {id}",
+        'sessions reject {id} --note "what shall be different"',
+    ),
+    "items": ("sessions accept {id}", "sessions retry {id}"),
+    "budget": ("sessions budget {id} --max-cost USD", "sessions cancel {id}"),
+}
+
+
 def _waiting(view: View, status: str, progress: dict[str, Any]) -> None:
     session_id = progress["sessionId"]
+    waiting = progress["waitingFor"] or {}
+    ways = WAYS_ON.get(waiting.get("kind", ""), ())
     if status == "AWAITING_REVIEW":
         phase = progress["phases"][progress["currentPhase"] - 1]
         view.line(
             f"Stopped at gate {phase['phase']} of {len(progress['phases']) - 1}: {phase['title']}.",
             "bold",
         )
-        view.line("Look at the output, approve it, and go on:")
-        view.line(f"  ekiden sessions show {session_id}")
-        view.line(f"  ekiden sessions approve {session_id}")
+        view.line("Look at the output, decide, and go on:")
+        ways = ("sessions show {id}", *ways)
+    elif status == "PAUSED" and ways:
+        view.line(waiting["message"], "bold")
     elif status == "PAUSED":
         view.line("Paused. To go on:", "bold")
     else:
         where = f"phase {progress['currentPhase']} {progress['currentStep']}"
         view.line(f"Stopped before {where} (AUTO_PROGRESS_STEPS=false). To start it:", "bold")
-    view.line(f"  ekiden resume {session_id}")
+    for way in (*ways, "resume {id}"):
+        view.line(f"  ekiden {way.format(id=session_id)}")

@@ -1,18 +1,21 @@
 -- Retention: ended sessions go with all that belongs to them.
 
 -- name: prunable_sessions
--- How many sessions ended before $1.
-SELECT count(*) FROM ekiden.sessions
-WHERE status IN ('COMPLETED', 'CANCELLED') AND completed_at < $1;
+-- How many sessions ended before $1 and share nothing with a fork that stays.
+SELECT count(*) FROM ekiden.sessions s
+WHERE s.status IN ('COMPLETED', 'CANCELLED') AND s.completed_at < $1
+  AND NOT EXISTS (SELECT FROM ekiden.sessions f WHERE f.parent_id = s.id);
 
 -- name: prune_sessions
 -- Deletes at most $2 sessions that ended before $1, the oldest after session $3 first, and returns
 -- the last of them: the next batch begins there, so that all batches walk the index once. One
 -- statement: whoever looks sees a session whole or not at all.
 WITH chosen AS (
-    SELECT id FROM ekiden.sessions
-    WHERE status IN ('COMPLETED', 'CANCELLED') AND completed_at < $1 AND id > $3
-    ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+    SELECT s.id FROM ekiden.sessions s
+    WHERE s.status IN ('COMPLETED', 'CANCELLED') AND s.completed_at < $1 AND s.id > $3
+      -- What a fork shares is its parent's: the parent stays as long.
+      AND NOT EXISTS (SELECT FROM ekiden.sessions f WHERE f.parent_id = s.id)
+    ORDER BY s.id LIMIT $2 FOR UPDATE OF s SKIP LOCKED
 ), tasks AS (
     DELETE FROM ekiden.api_tasks t USING chosen c WHERE t.session_id = c.id RETURNING t.id
 ), attempts AS (
@@ -23,6 +26,10 @@ WITH chosen AS (
     DELETE FROM ekiden.started_calls s USING tasks t WHERE s.task_id = t.id
 ), calls AS (
     DELETE FROM ekiden.calls k USING chosen c WHERE k.session_id = c.id
+), reservations AS (
+    DELETE FROM ekiden.reservations r USING chosen c WHERE r.session_id = c.id
+), errands AS (
+    DELETE FROM ekiden.errands e USING chosen c WHERE e.session_id = c.id
 ), reviews AS (
     DELETE FROM ekiden.reviews r USING chosen c WHERE r.session_id = c.id
 ), revisions AS (
