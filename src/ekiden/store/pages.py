@@ -21,7 +21,7 @@ MOST_CALLS = 3000
 MOST_OUTPUT = 256 * 1024  # bytes of one output that a page shows; the rest is a download
 MOST_RAW = 20_000  # characters of raw input or output that the page of a task shows
 MOST_SAID = 4000  # characters of a running call's text
-MOST_WAITING = 200
+MOST_WAITING = 100  # sessions that the inbox shows: those that have waited longest
 
 
 class DraftState(StrEnum):

@@ -12,7 +12,7 @@ from ekiden.api.limits import INT64_MAX
 from ekiden.api.sse import stream, stream_of_all
 from ekiden.core.model import SessionState
 from ekiden.errors import Conflict, InputInvalid, StaleRevision
-from ekiden.store.pages import SessionRow
+from ekiden.store.pages import MOST_WAITING, SessionRow
 from ekiden.web.rendering import HEADERS, render
 from ekiden.web.session_view import Material, SessionView, read
 from ekiden.web.spans import dollars
@@ -71,8 +71,8 @@ async def inbox(visit: Visiting) -> Response:
     """Show what waits for a person, longest first."""
     rows = [_row(visit, s) for s in await visit.pages.waiting()]
     if visit.wants_part:
-        return visit.answer(render("_inbox.html", visit.t, rows=rows))
-    return await visit.show("inbox.html", rows=rows)
+        return visit.answer(render("_inbox.html", visit.t, rows=rows, most=MOST_WAITING))
+    return await visit.show("inbox.html", rows=rows, most=MOST_WAITING)
 
 
 def _row(visit: Visit, s: SessionRow) -> dict[str, Any]:

@@ -26,20 +26,21 @@ ORDER BY l.id DESC;
 
 -- name: page_waiting
 -- What waits for a person, longest first; at most $1.
-WITH waiting AS (
-    SELECT s.id FROM ekiden.sessions s WHERE s.waiting_since IS NOT NULL
+WITH waiting AS MATERIALIZED (
+    (SELECT s.id, s.waiting_since AS since FROM ekiden.sessions s
+     WHERE s.waiting_since IS NOT NULL ORDER BY s.waiting_since, s.id LIMIT $1)
     UNION ALL
-    SELECT s.id FROM ekiden.sessions s
+    SELECT s.id, s.updated_at FROM ekiden.sessions s
     WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED') AND s.waiting_since IS NULL
       AND (s.status <> 'RUNNING'
            OR EXISTS (SELECT FROM ekiden.api_tasks t WHERE t.session_id = s.id AND t.awaiting))
+    ORDER BY since, id LIMIT $1
 )
 SELECT s.id::text, f.name AS flow, f.title AS flow_title, s.status, s.phase, s.step, s.title,
-       s.created_at, coalesce(s.waiting_since, s.updated_at) AS updated_at, s.completed_at,
-       f.phases::text AS flow_phases, s.status = 'RUNNING' AS held, s.stop ->> 'kind' AS stop,
-       NULL::numeric AS cost_usd
+       s.created_at, w.since AS updated_at, s.completed_at, f.phases::text AS flow_phases,
+       s.status = 'RUNNING' AS held, s.stop ->> 'kind' AS stop, NULL::numeric AS cost_usd
 FROM waiting w JOIN ekiden.sessions s ON s.id = w.id JOIN ekiden.flows f ON f.id = s.flow_id
-ORDER BY coalesce(s.waiting_since, s.updated_at), s.id LIMIT $1;
+ORDER BY w.since, s.id;
 
 -- name: page_waiting_count
 -- How many sessions wait at a gate or a stop, or FAILED, up to $1: the number beside the inbox.
