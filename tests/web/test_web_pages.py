@@ -173,6 +173,10 @@ async def test_a_failed_session_says_what_happened_and_what_to_do(site: Site, pe
     assert "The model refused the request." in page.text
     assert "Check the key, the quota and the input" in page.text
     assert "Incorrect API key provided." in page.text
+    (task,) = await site.sessions.tasks(session)
+    debug = (await person.get(f"/sessions/{session}/tasks/{task.id}")).text
+    for shown in ("Incorrect API key provided.", "scripted:writer-1", "QueriesAnswer", "attempt 1"):
+        assert shown in debug, shown
     refuses[0] = False
     await person.send_form(page, f"/sessions/{session}/resume")
     await site.until(session)

@@ -147,7 +147,7 @@ class CallWhole:
     provider: str
     model: str
     outcome: str
-    error: str | None
+    failure: str | None
     http_status: int | None
     input_tokens: int | None
     output_tokens: int | None
@@ -199,6 +199,16 @@ class RecentTask:
     attempt: int
     started_at: datetime
     ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowHistory:
+    """What the newest completed sessions of a flow took."""
+
+    sessions: int
+    least: Decimal | None  # USD, of those whose prices are known
+    most: Decimal | None
+    seconds: float | None  # the median, without what people took
 
 
 _JSON = {"flow_phases", "output", "error", "body", "sources"}
@@ -331,6 +341,11 @@ class Pages:
         only = parse_session_id(session_id) if session_id else None
         rows = await self._rows("page_drafts", status, before, limit, only)
         return [DraftRow(**row) for row in rows]
+
+    async def flow_history(self, flow: str, newest: int = 20) -> FlowHistory:
+        """Return what the newest completed sessions of a flow took."""
+        (row,) = await self._rows("page_flow_history", flow, newest)
+        return FlowHistory(**row)
 
     async def draft_counts(self) -> dict[str, int]:
         """Return how many drafts there are of each status."""

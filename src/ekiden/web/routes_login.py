@@ -41,7 +41,7 @@ def _ask(
     visit: Visit, wanted: str, status: int = 200, *, linked: bool, wrong: bool = False
 ) -> Response:
     html = render(
-        "login.html", visit.t, path="", token=visit.token, wanted=wanted, linked=linked,
+        "login.html", visit.t, path="", query="", token=visit.token, wanted=wanted, linked=linked,
         wrong=wrong, logged_in=False,
     )  # fmt: skip
     return visit.answer(html, status)

@@ -14,6 +14,7 @@ from ekiden.core.records import FlowLine
 from ekiden.errors import InputInvalid, NotFound
 from ekiden.schemas import check, title_of
 from ekiden.web.forms import elsewhere, fields_of, read_form
+from ekiden.web.spans import dollars, lasting
 from ekiden.web.visit import PageRoute, Visit, Visiting
 from ekiden.web.words import told_in
 
@@ -63,11 +64,26 @@ async def _show(
         fields=fields_of(flow.input_schema, visit.t, given=given, value=value, problems=said),
         other=elsewhere(said, flow.input_schema),
         given=given or {},
+        estimate=await _estimate(visit, flow.name),
         once=(given or {}).get("once") or token_hex(16),
         auto_phases=options.auto_phases if given is None else bool(given.get("auto_phases")),
         auto_steps=options.auto_steps if given is None else bool(given.get("auto_steps")),
         max_retries=(given or {}).get("max_retries") or str(options.max_retries),
     )
+
+
+async def _estimate(visit: Visit, flow: str) -> str:
+    """Say what sessions of this flow have cost lately, or nothing while there are none."""
+    history = await visit.pages.flow_history(flow)
+    if not history.sessions or history.seconds is None:
+        return ""
+    took = lasting(history.seconds, visit.t)
+    if history.least is None:
+        return visit.t("new.took", n=history.sessions, time=took)
+    cost = dollars(history.least)
+    if history.most != history.least:
+        cost += f" – {dollars(history.most)}"
+    return visit.t("new.cost", n=history.sessions, cost=cost, time=took)
 
 
 @router.post("/new/{flow}")

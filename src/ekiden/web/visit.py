@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
@@ -108,12 +108,18 @@ class Visit:
         """Return what every page shows around what it is about."""
         return {
             "path": self.request.url.path,
+            "query": self._query(),
             "token": self.token,
             "name": self.name,
             "logged_in": True,
             "with_login": self.seal.wants_login,
             "waiting_count": await self.pages.waiting_count(),
         }
+
+    def _query(self) -> str:
+        """Return the query to keep when the language is changed."""
+        kept = [(k, v) for k, v in self.request.query_params.multi_items() if k != "lang"]
+        return f"{urlencode(kept)}&" if kept else ""
 
     def answer(self, html: str, code: int = 200) -> Response:
         """Return HTML as the answer."""

@@ -119,8 +119,8 @@ FROM ekiden.api_tasks t WHERE t.session_id = $1 AND t.id = $2;
 
 -- name: page_task_calls
 -- The ledger of a task with the bytes of each call, up to $3 of them.
-SELECT c.id, c.attempt, c.number, c.kind, c.provider, c.model, c.outcome, c.error, c.http_status,
-       c.input_tokens, c.output_tokens, c.cost_usd, c.started_at, c.finished_at,
+SELECT c.id, c.attempt, c.number, c.kind, c.provider, c.model, c.outcome, c.error AS failure,
+       c.http_status, c.input_tokens, c.output_tokens, c.cost_usd, c.started_at, c.finished_at,
        substring(c.request FROM 1 FOR $3) AS request, octet_length(c.request) AS request_bytes,
        substring(c.answer FROM 1 FOR $3) AS answer, octet_length(c.answer) AS answer_bytes
 FROM ekiden.calls c WHERE c.session_id = $1 AND c.task_id = $2 ORDER BY c.id;
@@ -135,6 +135,21 @@ JOIN ekiden.flows f ON f.id = s.flow_id
 WHERE CASE WHEN $1::text IS NULL THEN d.status <> 'ARCHIVED' ELSE d.status = $1 END
   AND ($2::bigint IS NULL OR d.id < $2) AND ($4::uuid IS NULL OR d.session_id = $4)
 ORDER BY d.id DESC LIMIT $3;
+
+-- name: page_flow_history
+-- What the newest $2 completed sessions of a flow took: how many they are, the lowest and highest
+-- cost of those whose every price is known, and the median time without what people took.
+SELECT count(*) AS sessions, min(c.cost_usd) AS least, max(c.cost_usd) AS most,
+       percentile_cont(0.5) WITHIN GROUP (
+           ORDER BY extract(epoch FROM s.completed_at - s.created_at - s.waited))::float8 AS seconds
+FROM (SELECT n.id, n.created_at, n.completed_at, n.waited FROM ekiden.sessions n
+      WHERE n.flow_id IN (SELECT f.id FROM ekiden.flows f WHERE f.name = $1)
+        AND n.status = 'COMPLETED' ORDER BY n.id DESC LIMIT $2) s
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN bool_and(k.cost_usd IS NOT NULL OR k.kind <> 'ask') THEN sum(k.cost_usd) END
+           AS cost_usd
+    FROM ekiden.calls k WHERE k.session_id = s.id
+) c;
 
 -- name: page_draft_counts
 -- How many drafts there are of each status.
