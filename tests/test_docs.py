@@ -59,7 +59,7 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
 def test_every_setting_has_a_row_with_its_default() -> None:
     rows = dict(
         re.findall(
-            r"^\| `(\w+)`[^|]*\| ([^|]*) \|",
+            r"^\| `([\w*]+)`[^|]*\| ([^|]*) \|",
             (ROOT / "docs/settings.md").read_text("utf-8"),
             re.MULTILINE,
         )

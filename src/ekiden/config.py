@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -16,6 +18,16 @@ from ekiden.errors import SettingsError
 
 def _home() -> Path:
     return Path.home() / ".ekiden"
+
+
+def _by_place(prefix: str) -> dict[str, str]:
+    """Return the variables that begin so, without that: their names say a flow, phase and step."""
+    given = {**(dotenv_values(".env") if Path(".env").is_file() else {}), **os.environ}
+    return {
+        name.removeprefix(prefix): value.strip()
+        for name, value in sorted(given.items())
+        if name.startswith(prefix) and value and value.strip()
+    }
 
 
 def _env(name: str) -> Any:
@@ -76,13 +88,48 @@ class Settings(BaseSettings):
     api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("EKIDEN_API_KEY"))
 
     model: str = Field("", validation_alias=_env("EKIDEN_MODEL"), description="provider:model")
+    # The star stands for FLOW, FLOW_PHASE or FLOW_PHASE_STEP; no variable has it in its name.
+    models: dict[str, str] = Field(
+        default_factory=lambda: _by_place("EKIDEN_MODEL_"), validation_alias=_env("EKIDEN_MODEL_*")
+    )
+    fallback_model: str = Field("", validation_alias=_env("EKIDEN_FALLBACK_MODEL"))
+    fallback_models: dict[str, str] = Field(
+        default_factory=lambda: _by_place("EKIDEN_FALLBACK_MODEL_"),
+        validation_alias=_env("EKIDEN_FALLBACK_MODEL_*"),
+    )
+    calls_at_once: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        64,
+        validation_alias=_env("EKIDEN_CALLS_AT_ONCE"),
+        description="calls that a worker has under way at one provider's model",
+    )
+    searches_at_once: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        10,
+        validation_alias=_env("EKIDEN_SEARCHES_AT_ONCE"),
+        description="searches that a worker has under way at one engine",
+    )
     openai_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("OPENAI_API_KEY"))
     openai_base_url: str = Field("", validation_alias=_env("OPENAI_BASE_URL"))
     store_answers: bool = Field(False, validation_alias=_env("EKIDEN_STORE_ANSWERS"))
     perplexity_api_key: SecretStr = Field(
         SecretStr(""), validation_alias=_env("PERPLEXITY_API_KEY")
     )
+    perplexity_base_url: str = Field("", validation_alias=_env("PERPLEXITY_BASE_URL"))
     anthropic_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("ANTHROPIC_API_KEY"))
+    anthropic_base_url: str = Field("", validation_alias=_env("ANTHROPIC_BASE_URL"))
+    gemini_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias=AliasChoices("GEMINI_API_KEY", "GOOGLE_API_KEY")
+    )
+    gemini_base_url: str = Field("", validation_alias=_env("GEMINI_BASE_URL"))
+    search: str = Field(
+        "", validation_alias=_env("EKIDEN_SEARCH"), description="engines, with commas between"
+    )
+    search_domains: str = Field("", validation_alias=_env("EKIDEN_SEARCH_DOMAINS"))
+    search_recency: str = Field("", validation_alias=_env("EKIDEN_SEARCH_RECENCY"))
+    tavily_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("TAVILY_API_KEY"))
+    tavily_base_url: str = Field("", validation_alias=_env("TAVILY_BASE_URL"))
+    brave_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("BRAVE_API_KEY"))
+    brave_base_url: str = Field("", validation_alias=_env("BRAVE_BASE_URL"))
+    searxng_url: str = Field("", validation_alias=_env("SEARXNG_URL"))
 
     @field_validator("home")
     @classmethod

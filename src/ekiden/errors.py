@@ -18,6 +18,7 @@ EkidenError
     ├── StepTimeout
     ├── Interrupted          the attempt lost its task in the middle of the step
     ├── BudgetReached        the next call would exceed a budget: a person decides
+    ├── NotNow               a provider is not to be asked yet; nothing was sent
     ├── ResultInvalid        a step returned something its annotation does not allow
     ├── ModelError
     │   ├── ModelUnavailable refused connection, 5xx, cut stream
@@ -109,9 +110,12 @@ class StepError(EkidenError):
     Attributes:
         retryable: whether the same attempt may succeed later.
         retry_after: seconds the other side asked us to wait, if it did.
+        counts: whether the attempt counts against MAX_RETRIES. One that does not is given back,
+            due after ``retry_after``.
     """
 
     retryable: bool = True
+    counts: bool = True
 
     def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -142,6 +146,12 @@ class BudgetReached(StepError):
     def __init__(self, message: str | None = None, *, stop: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.stop = stop or {}
+
+
+class NotNow(StepError):
+    """A provider is not to be asked yet: nothing was sent, the task waits until it may be."""
+
+    counts = False
 
 
 class ResultInvalid(StepError):

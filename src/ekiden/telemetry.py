@@ -17,6 +17,7 @@ attempt:
     errand_failed       errand, kind, error                a reminder, deadline or webhook: again
     webhook_failed      url, error, given_up               somebody could not be told
     answer_repaired     complaint, left  (debug)           a useless answer got another turn
+    fallback_asked      model, why                         a step's own model cannot be asked now
     answer_fetched      task, asked_in                     the provider had kept it; not paid twice
     partials_unsaved    error                              what running calls say is not saved
     database_lost       error, next_try_s                  the database does not answer

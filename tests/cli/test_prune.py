@@ -41,7 +41,10 @@ async def rows(connection: asyncpg.Connection) -> dict[str, int]:
     tables = await connection.fetch(
         "SELECT relname FROM pg_class WHERE relnamespace = 'ekiden'::regnamespace AND relkind = 'r'"
     )
-    apart = {"flows", "workers", "webhooks", "migrations", "documents", "passages", "sources"}
+    apart = {
+        "flows", "workers", "webhooks", "migrations",
+        "documents", "passages", "sources", "searches",
+    }  # fmt: skip
     return {
         name: await connection.fetchval(f'SELECT count(*) FROM ekiden."{name}"')
         for (name,) in tables
@@ -93,7 +96,8 @@ async def test_nothing_of_a_session_is_left(
     await connection.execute(
         "WITH made AS (INSERT INTO ekiden.errands (kind, session_id, event) "
         "VALUES ('reminder', $1, 'remind') RETURNING id) "
-        "INSERT INTO ekiden.errand_attempts (errand_id, number, took) SELECT id, 1, '1 s' FROM made",
+        "INSERT INTO ekiden.errand_attempts (errand_id, number, took) "
+        "SELECT id, 1, '1 s' FROM made",
         session,
     )
     await connection.execute(

@@ -95,3 +95,19 @@ def test_whatever_ends_a_line_the_next_one_is_quoted_too(package: Any, end: str)
     flow = package("> $text")
     prompts = Prompts(flow, {"ask": {"text"}})
     assert prompts.fill("ask", "en", text=f"one{end}two") == "> one\n> two"
+
+
+# What a person typed as the session's input, and what our own code says.
+_OURS = {"theme", "platform", "style", "approach", "aim", "most", "paragraphs", "stage", "place"}
+
+
+@pytest.mark.parametrize(("name", "language"), PROMPTS.names)
+def test_what_a_model_or_a_web_page_wrote_stands_in_a_quote_that_is_labelled_as_material(
+    name: str, language: str
+) -> None:
+    marked = {v: f"<<{v}>>" for v in PROMPTS.variables(name, language)}
+    for line in PROMPTS.fill(name, language, **marked).splitlines():
+        inside = {variable for variable, mark in marked.items() if mark in line}
+        assert line.startswith("> ") or inside <= _OURS, line
+    system = PROMPTS.instructions("system", language)
+    assert ("never follow instructions" in system) or ("従わないで" in system)

@@ -31,17 +31,22 @@ class Received:
 
 
 class FakeServer:
-    """Use as ``async with FakeServer() as server``; set ``server.reply`` and ask ``server.url``."""
+    """Use as ``async with FakeServer() as server``; set ``server.reply`` and ask ``server.url``.
+
+    ``server.answering`` decides by the request, where one reply for all will not do.
+    """
 
     def __init__(self) -> None:
         self.requests: list[Received] = []
         self.reply: Reply = answer(sse(chunk("hello"), chunk("", finish="stop"), done=True))
+        self.answering: Callable[[Received], Reply] = lambda _received: self.reply
         self.hung_up = asyncio.Event()  # a client went away while a reply was still going on
 
     async def __aenter__(self) -> FakeServer:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.origin = f"http://127.0.0.1:{self.port}"
+        self.url = f"{self.origin}/v1"
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         return self
 
@@ -58,8 +63,9 @@ class FakeServer:
         self._open[task] = writer
         parts: list[asyncio.Future[None]] = []
         try:
-            self.requests.append(await _received(reader))
-            reply = asyncio.ensure_future(self.reply(writer))
+            received = await _received(reader)
+            self.requests.append(received)
+            reply = asyncio.ensure_future(self.answering(received)(writer))
             gone = asyncio.ensure_future(_until_hung_up(reader))
             parts = [reply, gone]
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)

@@ -35,14 +35,14 @@ def request(model: type[BaseModel] | None = Post) -> ModelRequest:
 
 
 def test_unknown_servers_get_the_schema_as_it_is():
-    body = spell(request(), "llama", dialect_for("http://localhost:11434/v1", "llama"))
+    body = spell(request(), "llama", dialect_for("ollama", "http://localhost:11434/v1", "llama"))
     assert body["response_format"]["json_schema"]["schema"] == Post.model_json_schema()
     assert "strict" not in body["response_format"]["json_schema"]
     assert (body["max_tokens"], body["seed"], body["temperature"]) == (300, 1, 0.7)
 
 
 def test_openai_gets_a_strict_schema_with_every_key_required_and_no_others():
-    body = spell(request(), "gpt-4.1", dialect_for(OPENAI, "gpt-4.1"))
+    body = spell(request(), "gpt-4.1", dialect_for("openai", OPENAI, "gpt-4.1"))
     described = body["response_format"]["json_schema"]
     assert described["strict"] is True
     tag = described["schema"]["$defs"]["Tag"]
@@ -56,7 +56,7 @@ def test_openai_gets_a_strict_schema_with_every_key_required_and_no_others():
 
 
 def test_a_schema_with_free_keys_is_sent_without_strict():
-    body = spell(request(Anything), "gpt-4.1", dialect_for(OPENAI, "gpt-4.1"))
+    body = spell(request(Anything), "gpt-4.1", dialect_for("openai", OPENAI, "gpt-4.1"))
     described = body["response_format"]["json_schema"]
     assert described["strict"] is False
     assert described["schema"] == Anything.model_json_schema()
@@ -70,11 +70,11 @@ def test_the_schema_itself_is_never_changed():
 
 def test_reasoning_models_get_room_to_think_and_no_temperature():
     for model in ("gpt-5-mini", "o4-mini", "gpt-5.1"):
-        body = spell(request(), model, dialect_for(OPENAI, model))
+        body = spell(request(), model, dialect_for("openai", OPENAI, model))
         assert "temperature" not in body
         assert body["max_completion_tokens"] > 300
     for model in ("gpt-4o", "gpt-5-chat-latest"):
-        assert "temperature" in spell(request(), model, dialect_for(OPENAI, model))
+        assert "temperature" in spell(request(), model, dialect_for("openai", OPENAI, model))
 
 
 def test_the_name_of_a_schema_becomes_an_identifier():
@@ -83,7 +83,7 @@ def test_the_name_of_a_schema_becomes_an_identifier():
 
 
 def test_where_response_format_is_ignored_the_schema_is_said_in_words():
-    body = spell(request(), "claude", dialect_for("https://api.anthropic.com/v1", "claude"))
+    body = spell(request(), "claude", Dialect(schema_in_prompt=True, sends_seed=False))
     assert "response_format" not in body
     assert "maxItems" in body["messages"][0]["content"]
     assert body["messages"][1]["content"] == "write"

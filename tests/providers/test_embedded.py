@@ -114,7 +114,10 @@ async def test_eight_of_eight_answers_fit_the_schema(model):
     async def idea(seed: int) -> Idea:
         request = ask(f"One idea for a post about tea, number {seed}.", seed=seed, schema=True)
         heard: list[str] = []
-        answer = model.read(await model.send(request, on_text=heard.append))
+        raw = await model.send(request, on_text=heard.append)
+        answer = model.read(raw)
+        assert 0 < (raw.first_token or 0) < (raw.took or 0)
+        assert answer.usage.price_version == "runs here"
         assert "".join(heard) == answer.text
         assert answer.finish_reason == "stop"
         assert answer.model == "smollm2"

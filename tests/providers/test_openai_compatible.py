@@ -16,7 +16,8 @@ from ekiden.errors import (
     ModelUnavailable,
     SettingsError,
 )
-from ekiden.providers.openai_compatible import OpenAICompatible, checked_url, price_usd
+from ekiden.providers.addresses import checked_url
+from ekiden.providers.openai_compatible import OpenAICompatible
 from ekiden.providers.protocol import Message, ModelRequest, Provider, RawAnswer, Usage
 from tests.providers.fake_server import (
     FakeServer,
@@ -310,18 +311,6 @@ def test_a_base_url_that_is_none_is_refused_without_showing_secrets(url):
     with pytest.raises(SettingsError, match="base URL") as caught:
         checked_url(url)
     assert "secret" not in caught.value.message
-
-
-def test_known_models_have_a_price_and_unknown_ones_none():
-    openai = "https://api.openai.com/v1"
-    full = price_usd(openai, "gpt-5-mini", 1_000_000, 0)
-    assert full is not None
-    assert full > 0
-    cached = price_usd(openai, "gpt-5-mini", 1_000_000, 0, 1_000_000)
-    assert cached is not None
-    assert cached < full
-    assert price_usd(openai, "no-such-model", 1, 1) is None
-    assert price_usd("http://127.0.0.1:11434/v1", "llama3.2", 1, 1) is None
 
 
 def test_a_cost_that_the_server_states_is_believed_before_the_price_list():

@@ -63,7 +63,7 @@ def test_what_is_skipped_is_named_with_the_reason(folder: Path, tmp_path: Path):
     assert skipped == {
         ".git": "hidden",
         ".env.txt": "hidden",
-        "photo.png": "not .md, .txt or .html",
+        "photo.png": "not .md, .txt, .html, .pdf or .docx",
         "data.txt": "looks like binary data",
         "empty.md": "empty",
         "out.txt": "a link out of the folder",

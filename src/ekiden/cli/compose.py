@@ -14,14 +14,16 @@ from typing import Any, Self, TypeVar
 import asyncpg
 import uvloop
 
-from ekiden.cli.late import LateProvider, LateSearch
+from ekiden.cli.late import LateProvider
+from ekiden.cli.searching import build_search
 from ekiden.config import Settings
 from ekiden.errors import ModelError
 from ekiden.flows.registry import CompiledFlow
-from ekiden.providers.choose import ProviderSettings, choose, describe
+from ekiden.providers.catalog import SERVICES, Catalog, ProviderSettings
+from ekiden.providers.choose import choose, describe
 from ekiden.providers.models import Progress
+from ekiden.providers.models_by_place import Models
 from ekiden.providers.protocol import Provider
-from ekiden.search.documents import DocumentSearch
 from ekiden.search.protocol import SearchEngine
 from ekiden.store.connection import open_pool
 from ekiden.store.documents import Documents
@@ -93,7 +95,8 @@ async def open_store(database: Database) -> AsyncIterator[tuple[asyncpg.Pool, Se
 class Parts:
     """What a worker needs besides its flows."""
 
-    provider: Provider
+    provider: Provider  # where no other is named
+    models: Models  # by place
     model: str  # the provider, in words
     search: SearchEngine
     documents: Documents
@@ -118,42 +121,57 @@ async def open_parts(
         tell: hears about the demo corpus, in sentences.
 
     Raises:
-        SettingsError: EKIDEN_MODEL or what it needs is wrong.
+        SettingsError: EKIDEN_MODEL…, EKIDEN_SEARCH or what they need is wrong.
     """
     async with AsyncExitStack() as stack:
-        provider = await build_provider(settings, progress)
+        catalog = Catalog(provider_settings(settings), progress)
+        stack.push_async_callback(catalog.close)
+        provider = await build_provider(settings, catalog)
         stack.push_async_callback(provider.close)
+        models = build_models(settings, provider, catalog)
         documents = Documents(pool, dsn)
-        search: SearchEngine
-        if key := settings.perplexity_api_key.get_secret_value():
-            from ekiden.search.perplexity import PerplexitySearch
+        search = build_search(settings, pool, dsn, stack, tell)
+        yield Parts(
+            provider=provider,
+            models=models,
+            model="; ".join(
+                [describe(provider), *(f"{place}: {m}" for place, m in settings.models.items())]
+            ),
+            search=search,
+            documents=documents,
+        )
 
-            web = PerplexitySearch(key)
-            stack.push_async_callback(web.aclose)
-            search = web
-        else:
-            search = LateSearch(DocumentSearch(documents), documents, settings.home, tell)
-        yield Parts(provider=provider, model=describe(provider), search=search, documents=documents)
 
-
-async def build_provider(settings: Settings, progress: Progress | None = None) -> Provider:
-    """Return the provider that the settings and this machine give.
+async def build_provider(settings: Settings, catalog: Catalog) -> Provider:
+    """Return the provider that the settings and this machine give where no other is named.
 
     Raises:
         SettingsError: EKIDEN_MODEL or what it needs is wrong.
     """
     chosen_by = provider_settings(settings)
     try:
-        provider = await choose(chosen_by)
+        return await choose(chosen_by, catalog)
     except ModelError:
         # The server at OPENAI_BASE_URL is down. It may be back when a step asks; until then each
         # step fails with the reason, is retried, and the session says why.
-        return LateProvider(chosen_by)
-    if provider.name == "embedded" and progress is not None:
-        from ekiden.providers.embedded import EmbeddedModel
+        return LateProvider(chosen_by, catalog)
 
-        return EmbeddedModel(settings.home, progress)
-    return provider
+
+def build_models(settings: Settings, default: Provider, catalog: Catalog) -> Models:
+    """Return the models by place.
+
+    Raises:
+        SettingsError: EKIDEN_MODEL_… or EKIDEN_FALLBACK_MODEL… is wrong.
+    """
+    models = Models(
+        default,
+        build=catalog.get,
+        places=settings.models,
+        fallback=settings.fallback_model or None,
+        fallbacks=settings.fallback_models,
+    )
+    models.check()
+    return models
 
 
 def provider_settings(settings: Settings) -> ProviderSettings:
@@ -161,11 +179,16 @@ def provider_settings(settings: Settings) -> ProviderSettings:
     return ProviderSettings(
         home=settings.home,
         model=settings.model or None,
-        openai_api_key=settings.openai_api_key.get_secret_value() or None,
-        openai_base_url=settings.openai_base_url or None,
+        keys={
+            name: key
+            for name in SERVICES
+            if (key := getattr(settings, f"{name}_api_key").get_secret_value())
+        },
+        base_urls={
+            name: url for name in SERVICES if (url := getattr(settings, f"{name}_base_url"))
+        },
         store_answers=settings.store_answers,
-        perplexity_api_key=settings.perplexity_api_key.get_secret_value() or None,
-        anthropic_api_key=settings.anthropic_api_key.get_secret_value() or None,
+        calls_at_once=settings.calls_at_once,
     )
 
 
@@ -183,7 +206,7 @@ def build_worker(
         database.dsn,
         flows,
         listen_dsn=database.listen_dsn,
-        provider=parts.provider,
+        models=parts.models,
         search=parts.search,
         model=f"{parts.provider.name}:{parts.provider.model}",
         options=WorkerOptions(

@@ -7,7 +7,6 @@ import platform
 import shutil
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from pydantic import SecretStr
 
 from ekiden import __version__
 from ekiden.cli import exits
-from ekiden.cli.compose import Database, provider_settings, run_async
+from ekiden.cli.compose import Database, build_models, provider_settings, run_async
+from ekiden.cli.finding import Finding
 from ekiden.cli.words import camel, clean, table, to_json
 from ekiden.config import Settings, load_settings, variable_of
 from ekiden.errors import EkidenError
@@ -27,22 +27,18 @@ _NEEDED = 500_000_000  # bytes on the disk of EKIDEN_HOME: model, corpus, a youn
 _MARKS = {"ok": "✔", "note": "·", "broken": "✖"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    what: str
-    state: str  # ok, note (works, but know it) or broken
-    message: str
-
-
-def report(*, machine: bool) -> int:
+def report(*, machine: bool, providers: bool = False) -> int:
     """Print what was found; FAILED when something is broken."""
     settings = load_settings()
     set_ = _settings(settings)
     findings = [_python(), _home(settings), _flows()]
+    findings += _places(settings)
     findings += _with_database(settings)
     findings.append(run_async(_asked("model", lambda: _model(settings))))
+    if providers:
+        from ekiden.cli.probing import ask_each
+
+        findings += run_async(ask_each(settings))
     broken = any(f.state == "broken" for f in findings)
     if machine:
         told = {"version": __version__, "ok": not broken, "settings": set_}
@@ -84,6 +80,10 @@ def _shown(name: str, value: Any) -> str:
         return "(set)" if secret else "(not set)"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return (
+            ", ".join(f"{name.removesuffix('*')}{k}={v}" for k, v in value.items()) or "(not set)"
+        )
     return str(value) or "(not set)"
 
 
@@ -119,6 +119,29 @@ def _flows() -> Finding:
     return Finding(what="flows", state="ok", message=names or "none installed; use --flow")
 
 
+def _places(settings: Settings) -> list[Finding]:
+    """Name the settings of models by place that are for no place there is: a slip of the pen."""
+    from ekiden.providers.models_by_place import places_of
+
+    try:
+        flows = load_flows()
+    except EkidenError:
+        return []  # said already
+    known = {
+        place
+        for flow in flows
+        for phase in range(1, len(flow.phases) + 1)
+        for step in flow.kinds(phase)
+        for place in places_of(flow.name, phase, step)
+    }
+    given = [f"EKIDEN_MODEL_{place}" for place in settings.models if place not in known]
+    given += [
+        f"EKIDEN_FALLBACK_MODEL_{place}" for place in settings.fallback_models if place not in known
+    ]
+    why = "no flow, phase or step that is installed here has this name"
+    return [Finding(what=name, state="note", message=why) for name in given]
+
+
 # -- what must be asked ---------------------------------------------------------------------------
 
 
@@ -130,18 +153,22 @@ async def _asked(what: str, ask: Callable[[], Awaitable[Finding]]) -> Finding:
 
 
 async def _model(settings: Settings) -> Finding:
+    from ekiden.providers.catalog import Catalog
     from ekiden.providers.choose import choose, describe
     from ekiden.providers.models import embedded_model
 
-    provider = await choose(provider_settings(settings))
+    chosen_by = provider_settings(settings)
+    catalog = Catalog(chosen_by)
     try:
+        provider = await choose(chosen_by, catalog)
+        build_models(settings, provider, catalog)
         if provider.name == "embedded" and embedded_model(settings.home) is None:
             text = f"{describe(provider)}. It is fetched when first needed, or by: "
             return Finding(what="model", state="note", message=text + "ekiden models pull")
         state = "note" if provider.name == "embedded" else "ok"
         return Finding(what="model", state=state, message=describe(provider))
     finally:
-        await provider.close()
+        await catalog.close()
 
 
 def _with_database(settings: Settings) -> list[Finding]:

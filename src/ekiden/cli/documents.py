@@ -12,6 +12,7 @@ from ekiden.cli.compose import Database, open_store, run_async
 from ekiden.cli.words import clean, table, to_json
 from ekiden.config import load_settings
 from ekiden.errors import NotFound
+from ekiden.search.feeds import add_feed, is_feed_address
 from ekiden.search.folders import FolderReport, add_folder
 from ekiden.store.documents import Documents
 
@@ -20,9 +21,15 @@ T = TypeVar("T")
 _SHOWN = 10  # skipped files named one by one
 
 
-def add(path: Path, *, machine: bool) -> None:
-    """Add a folder, or bring it up to date."""
-    report = _with_documents(lambda documents: add_folder(documents, path))
+def add(source: str, *, machine: bool) -> None:
+    """Add a folder or a feed, or bring it up to date."""
+
+    def adding(documents: Documents) -> Awaitable[FolderReport]:
+        if is_feed_address(source):
+            return add_feed(documents, source)
+        return add_folder(documents, Path(source))
+
+    report = _with_documents(adding)
     skipped = [{"path": str(s.path), "reason": s.reason} for s in report.skipped]
     if machine:
         typer.echo(

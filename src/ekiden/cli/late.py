@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from ekiden.errors import DatabaseError, SearchError
-from ekiden.providers.choose import OPENAI_URL, ProviderSettings, choose
-from ekiden.providers.openai_compatible import OpenAICompatible
+from ekiden.providers.catalog import SERVICES, Catalog, ProviderSettings
+from ekiden.providers.choose import choose
 from ekiden.providers.protocol import Answer, KeepsAnswers, ModelRequest, Provider, RawAnswer, Usage
 from ekiden.search.corpus import ensure_corpus
 from ekiden.search.documents import DocumentSearch
@@ -26,16 +26,13 @@ class LateProvider:
     when the server is back.
     """
 
-    def __init__(self, settings: ProviderSettings) -> None:
+    def __init__(self, settings: ProviderSettings, catalog: Catalog) -> None:
         self._settings = settings
+        self._catalog = catalog
         self._chosen: Provider | None = None
         # Reads answers of the ledger while nothing was chosen yet.
-        self._reader = OpenAICompatible(
-            base_url=settings.openai_base_url or OPENAI_URL,
-            model="unknown",
-            api_key=settings.openai_api_key,
-            name="openai",
-        )
+        url = settings.base_urls.get("openai") or SERVICES["openai"].url
+        self._reader = catalog.compatible("openai", url, "unknown", settings.keys.get("openai"))
         self.base_url = self._reader.base_url
 
     @property
@@ -71,7 +68,7 @@ class LateProvider:
 
     async def _choose(self) -> Provider:
         if self._chosen is None:
-            self._chosen = await choose(self._settings)
+            self._chosen = await choose(self._settings, self._catalog)
         return self._chosen
 
     def read(self, raw: RawAnswer) -> Answer:
@@ -79,10 +76,8 @@ class LateProvider:
         return self._provider.read(raw)
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close what the catalog does not know of."""
         await self._reader.close()
-        if self._chosen is not None:
-            await self._chosen.close()
 
 
 class LateSearch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,12 +9,13 @@ import typer
 _EPILOG = """\b
 Let sessions search your notes; the same command again brings them up to date:
   ekiden sources add ~/notes
+  ekiden sources add https://example.org/feed.xml
   ekiden sources list"""
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 app = typer.Typer(
-    help="What sessions search: folders of yours, and the demo corpus.",
+    help="What sessions search: folders and feeds of yours, and the demo corpus.",
     epilog=_EPILOG,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -25,13 +25,19 @@ app = typer.Typer(
 
 @app.command()
 def add(
-    path: Annotated[Path, typer.Argument(help="A folder or file: .md, .txt, .html.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder or file (.md, .txt, .html, .pdf, .docx), or the address of an RSS or "
+            "Atom feed."
+        ),
+    ],
     json: Json = False,
 ) -> None:
-    """Add a folder, or bring it up to date."""
+    """Add a folder or a feed, or bring it up to date."""
     from ekiden.cli import documents
 
-    documents.add(path, machine=json)
+    documents.add(source, machine=json)
 
 
 @app.command("list")
@@ -46,7 +52,7 @@ def list_(json: Json = False) -> None:
 def remove(
     source: Annotated[str, typer.Argument(help="As 'sources list' shows it, or the path.")],
 ) -> None:
-    """Remove a source and all its documents. The files themselves stay."""
+    """Remove a source and all its documents from what is searched. Your files stay."""
     from ekiden.cli import documents
 
     documents.remove(source)

@@ -42,8 +42,11 @@ class Dialect:
     extra: dict[str, Any] = field(default_factory=dict)  # added to every request as it is
 
 
-def dialect_for(base_url: str, model: str) -> Dialect:
-    """Return the dialect of the server at ``base_url``; the plain one for unknown servers."""
+def dialect_for(name: str, base_url: str, model: str) -> Dialect:
+    """Return the dialect of a provider; the plain one for unknown servers.
+
+    By the address for what is called ``openai``, which may be any server of that protocol.
+    """
     host = urlsplit(base_url).hostname or ""
     if host == "api.openai.com":
         return Dialect(
@@ -51,22 +54,25 @@ def dialect_for(base_url: str, model: str) -> Dialect:
             strict=True,
             reasoning=_REASONING.match(model) is not None,
         )
-    if host == "api.perplexity.ai":
+    if name == "perplexity" or host == "api.perplexity.ai":
         return Dialect(stream_usage=False, sends_seed=False)  # usage comes with every chunk
-    if host == "api.anthropic.com":
-        # Its compatibility endpoint ignores response_format and seed without a word.
-        return Dialect(schema_in_prompt=True, sends_seed=False)
+    if name == "gemini" or host == "generativelanguage.googleapis.com":
+        return Dialect(sends_seed=False)  # not among the fields its compatible endpoint lists
     return Dialect()
+
+
+def most_tokens(max_tokens: int, dialect: Dialect) -> int:
+    """Return how many tokens an answer may have in all, with those that are only thought."""
+    return max_tokens + (_ROOM_TO_THINK if dialect.reasoning else 0)
 
 
 def spell(request: ModelRequest, model: str, dialect: Dialect) -> dict[str, Any]:
     """Return the JSON body of the request in this dialect."""
-    max_tokens = request.max_tokens + (_ROOM_TO_THINK if dialect.reasoning else 0)
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": m.role, "content": m.content} for m in request.messages],
         "stream": True,
-        dialect.max_tokens_field: max_tokens,
+        dialect.max_tokens_field: most_tokens(request.max_tokens, dialect),
     }
     if dialect.reasoning:
         body["reasoning_effort"] = "low"
@@ -78,7 +84,8 @@ def spell(request: ModelRequest, model: str, dialect: Dialect) -> dict[str, Any]
         body["stream_options"] = {"include_usage": True}
     if request.schema is not None:
         if dialect.schema_in_prompt:
-            body["messages"] = [_schema_in_words(request.schema), *body["messages"]]
+            told = {"role": "system", "content": schema_in_words(request.schema)}
+            body["messages"] = [told, *body["messages"]]
         else:
             body["response_format"] = _response_format(request, dialect)
     return body | dialect.extra
@@ -97,13 +104,13 @@ def _response_format(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": described}
 
 
-def _schema_in_words(schema: dict[str, Any]) -> dict[str, str]:
+def schema_in_words(schema: dict[str, Any]) -> str:
+    """Return what a model is told that takes no schema."""
     text = json.dumps(schema, ensure_ascii=False)
-    return {
-        "role": "system",
-        "content": "Answer with one JSON value and nothing else: no code fence, no comment. "
-        f"It must satisfy this JSON schema:\n{text}",
-    }
+    return (
+        "Answer with one JSON value and nothing else: no code fence, no comment. "
+        f"It must satisfy this JSON schema:\n{text}"
+    )
 
 
 def has_free_keys(schema: Any) -> bool:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from ekiden.errors import ModelUnavailable
@@ -73,6 +74,10 @@ class EmbeddedModel:
     def model(self) -> str:
         """The model asked."""
         return MODEL_NAME
+
+    def most_it_costs(self, input_chars: int, max_tokens: int) -> Decimal:
+        """Return what a call costs at most: nothing, it runs here."""
+        return Decimal(0)
 
     async def start(self) -> Server:
         """Fetch the model if it is not here, and start the server if none runs.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ekiden.errors import ModelBusy, ModelError, ModelRefused, ModelUnavailable
+from ekiden.providers.limits import duration, number, seconds_until
 from ekiden.providers.protocol import storable
 from ekiden.providers.reading import error_text
 
@@ -18,6 +18,17 @@ _LONGEST_WAIT = 24 * 3600.0  # whatever a server asks for, a day is enough
 
 # 429 means "later" except when it means "never again with this account".
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+
+# The types of Anthropic's errors, by the status they have when they come in time for one:
+# https://platform.claude.com/docs/en/api/errors
+_TYPES = {
+    "authentication_error": 401,
+    "permission_error": 403,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "overloaded_error": 529,
+}
 
 _KEYS = re.compile(r"\b(sk|pplx|gsk|xai|key)-[A-Za-z0-9_*.-]{6,}|\bBearer\s+[^\s\"',]+")
 
@@ -66,7 +77,9 @@ def failure(
 def failure_in_stream(error: dict[str, Any], *, url: str, key: str | None = None) -> ModelError:
     """Return the error for an ``error`` object that came in the middle of a 200."""
     code = _word(error.get("code") or error.get("status"))
-    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 500
+    status = _TYPES.get(_word(error.get("type")), 500)
+    if re.fullmatch("[45][0-9][0-9]", code):
+        status = int(code)
     try:
         body = json.dumps({"error": error}).encode()
     except (ValueError, RecursionError):
@@ -90,25 +103,25 @@ def retry_after(
     Asked in this order: ``retry-after-ms``, ``Retry-After`` (seconds or HTTP date), the rate
     limit that is used up (``x-ratelimit-reset-*``), Google's ``retryDelay`` in the body.
     """
-    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+    if (milliseconds := number(headers.get("retry-after-ms"))) is not None:
         return _bounded(milliseconds / 1000)
     if (value := headers.get("retry-after")) is not None:
-        if (seconds := _number(value)) is not None:
+        if (seconds := number(value)) is not None:
             return _bounded(seconds)
         if (date := _http_date(value)) is not None:
             return _bounded((date - (now or datetime.now(UTC))).total_seconds())
     resets = [
         wait
         for what in ("requests", "tokens")
-        if _number(headers.get(f"x-ratelimit-remaining-{what}")) == 0
-        and (wait := _duration(headers.get(f"x-ratelimit-reset-{what}", ""))) is not None
+        if number(headers.get(f"x-ratelimit-remaining-{what}")) == 0
+        and (wait := seconds_until(headers.get(f"x-ratelimit-reset-{what}"))) is not None
     ]
     if resets:
         return _bounded(max(resets))
     details = (error or {}).get("details")
     for detail in details if isinstance(details, list) else []:
         if isinstance(detail, dict) and "retryDelay" in detail:
-            wait = _duration(str(detail["retryDelay"]))
+            wait = duration(str(detail["retryDelay"]))
             return None if wait is None else _bounded(wait)
     return None
 
@@ -117,32 +130,12 @@ def _bounded(seconds: float) -> float:
     return min(max(seconds, 0.0), _LONGEST_WAIT)
 
 
-def _number(value: str | None) -> float | None:
-    try:
-        number = float(value) if value is not None else math.nan
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _http_date(value: str) -> datetime | None:
     try:
         date = parsedate_to_datetime(value)
     except ValueError:
         return None
     return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
-
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-
-
-def _duration(value: str) -> float | None:
-    """Read ``1m30s`` or ``250ms``, the way rate limit headers write it."""
-    found = _DURATION.findall(value)
-    if not found or _DURATION.sub("", value).strip():
-        return None
-    return sum(float(number) * _UNITS[unit] for number, unit in found)
 
 
 def _error_object(body: bytes) -> dict[str, Any]:

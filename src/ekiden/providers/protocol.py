@@ -39,6 +39,10 @@ class RawAnswer:
     body: bytes  # exactly as received; a stream's events concatenated
     status: int  # HTTP status
     content_type: str = ""
+    # Of this one exchange, so not part of what makes two answers equal:
+    request_id: str | None = field(default=None, compare=False)  # as its support asks for it
+    first_token: float | None = field(default=None, compare=False)  # seconds to the first text
+    took: float | None = field(default=None, compare=False)  # seconds, without waiting for a turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,16 @@ class Usage:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None  # None: no price is known for this model
+    price_version: str | None = None  # where the price is from; None when there is none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citation:
+    """A page that the provider says it used for its answer."""
+
+    url: str
+    title: str = ""
+    published: str | None = None  # ISO date, when the provider says it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +72,7 @@ class Answer:
     finish_reason: str | None  # "stop", "length", ...; "length" means the text was cut
     model: str  # the model that answered, as it names itself
     usage: Usage = field(default_factory=Usage)
+    citations: tuple[Citation, ...] = ()  # of a provider that searches, in its order
 
 
 class Provider(Protocol):
@@ -98,6 +113,7 @@ class Provider(Protocol):
             ModelUnavailable: nothing (or only a part) came back; a retry may help.
             ModelBusy: 429 or 503 with Retry-After.
             ModelRefused: 4xx that a retry does not heal.
+            NotNow: it is not to be asked yet; nothing was sent.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Understand what an OpenAI-compatible server sent: a stream of events or one JSON document.
+"""Understand what a model server sent: a stream of events or one JSON document.
 
 Two readers share these functions: `StreamListener` listens while the bytes come in (for the
 pieces that people watch, and to know whether the stream was cut), `read_body` reads the whole,
@@ -11,72 +11,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from ekiden.errors import AnswerInvalid
+from ekiden.providers.parts import Parts
 from ekiden.providers.protocol import RawAnswer, storable
 
 _DONE = "[DONE]"
 _BOM = b"\xef\xbb\xbf"  # some servers begin with one
-_LONGEST_NAME = 200  # characters of what a model calls itself
 _SHOWN = 120  # characters of a strange body that an error message quotes
-
-
-@dataclass(slots=True, kw_only=True)
-class Parts:
-    """What was gathered from a body so far."""
-
-    text: list[str] = field(default_factory=list)
-    refusal: list[str] = field(default_factory=list)
-    finish_reason: str | None = None
-    model: str = ""
-    usage: dict[str, Any] = field(default_factory=dict)
-    error: dict[str, Any] | None = None  # an error that came inside a 200
-    done: bool = False  # the stream said that it is over
-    choices: bool = False  # at least one choice was seen
-
-    @property
-    def complete(self) -> bool:
-        """Whether the answer came to its end, as opposed to a connection that was cut."""
-        return self.done or self.finish_reason is not None
-
-    def add(self, document: Any) -> str:
-        """Take in one chunk, or one whole answer; return the text it brought."""
-        if not isinstance(document, dict):
-            return ""
-        if document.get("error"):
-            error = document["error"]
-            self.error = error if isinstance(error, dict) else {"message": str(error)}
-        if isinstance(document.get("model"), str):
-            self.model = storable(document["model"][:_LONGEST_NAME])
-        if isinstance(document.get("usage"), dict):
-            self.usage = document["usage"]
-        choices = document.get("choices")
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            return ""
-        self.choices = True
-        choice = choices[0]
-        if isinstance(choice.get("finish_reason"), str):
-            self.finish_reason = choice["finish_reason"]
-        said = choice.get("delta") or choice.get("message")
-        if not isinstance(said, dict):
-            return ""
-        if isinstance(said.get("refusal"), str):
-            self.refusal.append(said["refusal"])
-        piece = _content_text(said.get("content"))
-        self.text.append(piece)
-        return piece
-
-
-def _content_text(content: Any) -> str:
-    """Return the text of a message's content, which some servers send as a list of parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        texts = (part.get("text") for part in content if isinstance(part, dict))
-        return "".join(text for text in texts if isinstance(text, str))
-    return ""
 
 
 # What may stand in an address: the id comes from a stranger.
@@ -171,7 +114,7 @@ def read_body(body: bytes, content_type: str = "") -> Parts:
     """Understand a whole body, whatever its headers claim.
 
     Raises:
-        AnswerInvalid: it is neither a stream of chat chunks nor a chat completion.
+        AnswerInvalid: it is neither a stream of an answer's events nor an answer.
     """
     kind = content_type.partition(";")[0].strip()
     start = body.removeprefix(_BOM).lstrip()

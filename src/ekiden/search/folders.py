@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ekiden.errors import NotFound
 from ekiden.search.documents import Document, DocumentStore
+from ekiden.search.pdf_docx import read_docx, read_pdf
 from ekiden.search.reading import (
     Text,
     decode,
@@ -22,6 +23,7 @@ from ekiden.search.reading import (
 from ekiden.search.text import clean, guess_language
 
 LARGEST = 5_000_000  # bytes; what is larger is data and not something a person reads
+LARGEST_BOUND = 50_000_000  # bytes of what has pictures and fonts in it
 
 _READERS = {
     ".md": read_markdown,
@@ -30,13 +32,14 @@ _READERS = {
     ".html": read_html,
     ".htm": read_html,
 }
+_BOUND = {".pdf": read_pdf, ".docx": read_docx}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
     """A file or folder that was not read, and why, for people."""
 
-    path: Path
+    path: Path | str  # of a feed, the title of the entry
     reason: str
 
 
@@ -145,15 +148,16 @@ def _read(path: Path, root: Path) -> list[Document]:
         ValueError: why it is skipped.
         OSError: it cannot be read.
     """
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise ValueError("not .md, .txt or .html")
+    kind = path.suffix.lower()
+    if kind not in _READERS and kind not in _BOUND:
+        raise ValueError("not .md, .txt, .html, .pdf or .docx")
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):
         raise ValueError("not a regular file")
-    if about.st_size > LARGEST:
-        raise ValueError(f"larger than {LARGEST // 1_000_000} MB")
-    text: Text = reader(decode(path.read_bytes(), html=reader is read_html))
+    largest = LARGEST_BOUND if kind in _BOUND else LARGEST
+    if about.st_size > largest:
+        raise ValueError(f"larger than {largest // 1_000_000} MB")
+    text = _text(kind, path.read_bytes())
     passages = split_passages(text.body)
     if not any(clean(passage) for passage in passages):
         raise ValueError("empty")
@@ -170,3 +174,10 @@ def _read(path: Path, root: Path) -> list[Document]:
         )
         for part, passage in enumerate(passages)
     ]
+
+
+def _text(kind: str, raw: bytes) -> Text:
+    if kind in _BOUND:
+        return _BOUND[kind](raw)
+    reader = _READERS[kind]
+    return reader(decode(raw, html=reader is read_html))

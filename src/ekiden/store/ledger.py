@@ -35,6 +35,11 @@ class Call:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: Decimal | None = None
+    price_version: str | None = None  # where the price is from
+    finish_reason: str | None = None  # "stop", "length", ...
+    citations: str | None = None  # JSON: what the provider says it read
+    request_id: str | None = None  # the provider's own
+    first_token: timedelta | None = None  # until the first text came; None: not streamed
     took: timedelta = timedelta()
 
 
@@ -45,6 +50,7 @@ class PaidAnswer:
     id: int
     attempt: int
     number: int
+    provider: str
     model: str
     answer: bytes
     content_type: str
@@ -75,7 +81,8 @@ class Ledger:
         columns = (
             "session_id", "task_id", "attempt", "number", "kind", "provider", "model",
             "request_hash", "request", "answer", "content_type", "http_status", "outcome", "error",
-            "input_tokens", "output_tokens", "cost_usd", "took",
+            "input_tokens", "output_tokens", "cost_usd", "took", "request_id", "first_token",
+            "price_version",
         )  # fmt: skip
         with translated(self._dsn):
             await self._pool.execute(
@@ -94,6 +101,7 @@ class Ledger:
             await self._pool.execute(
                 sql("settle_call"), call.session_id, call.task_id, call.attempt, call.number,
                 call.outcome, call.error, call.input_tokens, call.output_tokens, call.cost_usd,
+                call.price_version, call.finish_reason, call.citations,
             )  # fmt: skip
 
     async def start(self, started: Sequence[tuple[Call, str]]) -> None:
@@ -122,6 +130,7 @@ class Ledger:
             id=row["id"],
             attempt=row["attempt"],
             number=row["number"],
+            provider=row["provider"],
             model=row["model"],
             answer=row["answer"],
             content_type=row["content_type"] or "",

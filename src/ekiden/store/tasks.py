@@ -78,12 +78,18 @@ class Tasks:
         return {row["session_id"]: _session_data(row) for row in rows}
 
     async def retry(
-        self, task: ClaimedTask, error: Error, delay: timedelta, outcome: str = "RETRIED"
+        self,
+        task: ClaimedTask,
+        error: Error,
+        delay: timedelta,
+        outcome: str = "RETRIED",
+        *,
+        counts: bool = True,
     ) -> bool:
         """Queue a failed attempt's task again; False when the attempt no longer holds it."""
         with translated(self._dsn):
             due = await self._pool.fetchval(
-                sql("retry_task"), task.id, task.attempt, _json(error), delay, outcome
+                sql("retry_task"), task.id, task.attempt, _json(error), delay, outcome, counts
             )
         return due is not None
 

@@ -11,16 +11,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from decimal import Decimal
 from time import monotonic
 from typing import TypeVar
 
+import orjson
+
 from ekiden import failpoint, telemetry
 from ekiden.core.model import CallOutcome, ClaimedTask
-from ekiden.errors import EkidenError
+from ekiden.errors import EkidenError, NotNow
 from ekiden.providers.protocol import (
+    Answer,
     KeepsAnswers,
     ModelRequest,
     Provider,
@@ -82,7 +85,13 @@ class Caller:
             if paid is None:
                 return None
             self._taken.append(paid.id)
-        then = replace(call, attempt=paid.attempt, number=paid.number, model=paid.model)
+        then = replace(
+            call,
+            attempt=paid.attempt,
+            number=paid.number,
+            provider=paid.provider,
+            model=paid.model,
+        )
         return then, paid
 
     async def fetched(self, call: Call, provider: Provider) -> tuple[Call, RawAnswer] | None:
@@ -180,13 +189,18 @@ class Caller:
         begun = monotonic()
         try:
             raw = await send()
+        except NotNow:
+            over.set()  # nothing was sent, so nothing is in the ledger
+            if stream is not None:
+                self._ledger.partials.drop(stream)
+            raise
         except (Exception, asyncio.CancelledError) as error:
             over.set()
             call.took = timedelta(seconds=monotonic() - begun)
             await self._broke(call, error, stream)
             raise
         over.set()
-        call.took = timedelta(seconds=monotonic() - begun)
+        call.took = timedelta(seconds=raw.took or monotonic() - begun)
         self._reach("call.answered")
         if stream is not None:
             self._ledger.partials.drop(stream)
@@ -209,6 +223,9 @@ class Caller:
     async def _store(self, call: Call, raw: RawAnswer) -> None:
         call.answer, call.content_type = raw.body, raw.content_type
         call.http_status = raw.status or None
+        call.request_id = raw.request_id
+        if raw.first_token is not None:
+            call.first_token = timedelta(seconds=raw.first_token)
         await self._ledger.append(call)
 
     def _reach(self, name: str) -> None:
@@ -220,6 +237,15 @@ def note_usage(call: Call, usage: Usage) -> None:
     call.input_tokens, call.output_tokens = usage.input_tokens, usage.output_tokens
     if usage.cost_usd is not None:
         call.cost_usd = Decimal(str(usage.cost_usd))
+        call.price_version = usage.price_version
+
+
+def note_answer(call: Call, read: Answer) -> None:
+    """Note what an answer says of itself."""
+    note_usage(call, read.usage)
+    call.finish_reason = read.finish_reason
+    if read.citations:
+        call.citations = orjson.dumps([asdict(cited) for cited in read.citations]).decode()
 
 
 def plain(text: str) -> str:

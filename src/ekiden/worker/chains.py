@@ -197,13 +197,15 @@ class Chains:
             return
         error = describe(raised)
         tries = task.attempt - task.budget_from
+        counts = not isinstance(raised, StepError) or raised.counts
+        asked = raised.retry_after if isinstance(raised, StepError) else None
         verdict = decide_retry(
             retryable=error.retryable,
-            tries=tries,
-            max_retries=leg.options.max_retries,
-            base=leg.options.retry_delay,
+            tries=tries if counts else 1,
+            max_retries=leg.options.max_retries if counts else 1,
+            base=leg.options.retry_delay if counts else timedelta(0),
             jitter=random.random(),  # noqa: S311
-            retry_after=raised.retry_after if isinstance(raised, StepError) else None,
+            retry_after=asked,
         )
         if isinstance(verdict, GiveUp):
             share = _goes_on_with(task, leg)
@@ -219,7 +221,7 @@ class Chains:
                 telemetry.emit("attempt_failed", error=error.message, reason=reason, **_where(task))
         else:
             delay = verdict.delay
-            held = await patiently(lambda: self._tasks.retry(task, error, delay))
+            held = await patiently(lambda: self._tasks.retry(task, error, delay, counts=counts))
             if held:
                 telemetry.emit(
                     "attempt_retried",

@@ -8,29 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from ekiden import telemetry
 from ekiden.core.flow import Phase
 from ekiden.core.model import CallOutcome, ClaimedTask
-from ekiden.errors import AnswerInvalid, BudgetReached, FlowError, ModelUnavailable, SearchError
-from ekiden.flows.registry import not_finite
-from ekiden.providers.protocol import (
-    Answer,
-    Message,
-    ModelRequest,
-    Priced,
-    Provider,
-    RawAnswer,
+from ekiden.errors import (
+    AnswerInvalid,
+    BudgetReached,
+    FlowError,
+    ModelBusy,
+    ModelUnavailable,
+    NotNow,
+    SearchError,
 )
+from ekiden.providers.models_by_place import Models
+from ekiden.providers.protocol import Message, ModelRequest, Priced, Provider, RawAnswer
 from ekiden.search.protocol import SearchEngine, Source
 from ekiden.store.ledger import Call
-from ekiden.worker.caller import Caller, note_usage, plain
+from ekiden.worker.caller import Caller, note_answer, plain
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.leg import Leg
+from ekiden.worker.question import Question, canonical
 
 T = TypeVar("T")
 
@@ -51,53 +52,6 @@ class StepFeedback:
     previous: Any  # the output that was sent back
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Question(Generic[T]):
-    """What is asked for, whatever the turns."""
-
-    adapter: TypeAdapter[T] | None  # None: plain text
-    name: str
-    max_tokens: int
-    temperature: float
-    check: Callable[[T], str | None] | None
-
-    def understand(self, read: Answer) -> T:
-        """Return the answer as what was asked for.
-
-        Raises:
-            AnswerInvalid: it is not.
-        """
-        value: Any = read.text
-        if self.adapter is not None:
-            try:
-                value = self.adapter.validate_json(_unfenced(read.text))
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"])
-                complaint = f"{where + ': ' if where else ''}{first['msg']}"
-                cut = " It was cut at max_tokens." if read.finish_reason == "length" else ""
-                raise AnswerInvalid(
-                    f"The answer of {read.model} does not fit: {complaint}.{cut} "
-                    f"It began: {read.text[:120]!r}",
-                    said=read.text,
-                    complaint=complaint + cut,
-                ) from error
-            # JSON knows no such numbers: kept, they would turn into null.
-            if lost := not_finite(self.adapter.dump_python(value)):
-                raise AnswerInvalid(
-                    f"The answer of {read.model} does not fit: {lost} is no finite number.",
-                    said=read.text,
-                    complaint=f"{lost} is no finite number",
-                )
-        if self.check is not None and (objection := self.check(value)):
-            raise AnswerInvalid(
-                f"The answer of {read.model} is of no use: {objection}",
-                said=read.text,
-                complaint=objection,
-            )
-        return value  # type: ignore[no-any-return]
-
-
 class StepContext:
     """The ``ctx`` of one attempt; see ``ekiden.core.flow.Context``."""
 
@@ -106,13 +60,13 @@ class StepContext:
         task: ClaimedTask,
         leg: Leg,
         *,
-        provider: Provider | None,
+        models: Models,
         search: SearchEngine | None,
         ledger: LedgerWriter,
     ) -> None:
         self._task = task
         self._leg = leg
-        self._provider = provider
+        self._models = models
         self._search = search
         self._ledger = ledger
         self._caller = Caller(task, ledger)
@@ -175,12 +129,10 @@ class StepContext:
         repairs: int = 1,
     ) -> T:
         """Ask the model; see ``ekiden.core.flow.Context.ask``."""
-        if self._provider is None:
-            raise ModelUnavailable("This worker has no model. Set EKIDEN_MODEL or a provider key.")
         turns = [Message(role="user", content=prompt)]
         if system:
             turns.insert(0, Message(role="system", content=system))
-        question = _Question(
+        question = Question(
             adapter=None if answer is str else TypeAdapter(answer),
             name=getattr(answer, "__name__", "answer"),
             max_tokens=max_tokens,
@@ -190,7 +142,7 @@ class StepContext:
         shown = turns
         for left in range(repairs, 0, -1):
             try:
-                return await self._ask(self._provider, shown, question)
+                return await self._ask_someone(shown, question)
             except AnswerInvalid as useless:
                 if useless.said is None:
                     raise
@@ -201,9 +153,32 @@ class StepContext:
                     Message(role="assistant", content=useless.said[:_REPAIR_SHOWS]),
                     Message(role="user", content=_REPAIR.format(complaint=useless.complaint)),
                 ]
-        return await self._ask(self._provider, shown, question)
+        return await self._ask_someone(shown, question)
 
-    async def _ask(self, provider: Provider, turns: list[Message], question: _Question[T]) -> T:
+    async def _ask_someone(self, turns: list[Message], question: Question[T]) -> T:
+        """Ask the model of this step; its fallback when it cannot be asked now.
+
+        Raises:
+            ModelError: no usable answer came.
+            NotNow: it is not to be asked yet.
+        """
+        flow, phase, step = self._leg.flow.name, self._task.phase, self._task.step
+        provider = self._models.of(
+            flow=flow, phase=phase, step=step, wanted=self._leg.wanted_model(self._task)
+        )
+        try:
+            return await self._ask(provider, turns, question)
+        except (ModelUnavailable, ModelBusy, NotNow) as error:
+            other = self._models.fallback(flow=flow, phase=phase, step=step)
+            if other is None or (other.name, other.model) == (provider.name, provider.model):
+                raise
+            telemetry.emit("fallback_asked", model=f"{other.name}:{other.model}", why=error.message)
+            try:
+                return await self._ask(other, turns, question)
+            except (ModelUnavailable, ModelBusy, NotNow) as also:
+                raise error from also  # when to come back is up to the first
+
+    async def _ask(self, provider: Provider, turns: list[Message], question: Question[T]) -> T:
         """Ask once: what was paid for is taken, what the provider keeps is fetched."""
         request = ModelRequest(
             messages=tuple(turns),
@@ -214,7 +189,7 @@ class StepContext:
             # Another attempt throws other dice; so do two equal questions of one attempt.
             seed=self._task.attempt * 1000 + self._caller.made,
         )
-        asked = _canonical(
+        asked = canonical(
             {
                 "messages": [[m.role, m.content] for m in turns],
                 "schema": request.schema,
@@ -225,13 +200,14 @@ class StepContext:
         call = self._caller.new("ask", provider.name, provider.model, asked)
         while (paid := await self._caller.paid(call)) is not None:
             then, answer = paid
+            reader = self._models.reader(then.provider, then.model, provider)
             raw = RawAnswer(
                 body=answer.answer, status=answer.http_status, content_type=answer.content_type
             )
             try:
                 if answer.unread:  # its worker died before it could note what it took
-                    return await self._understand(then, raw, provider, question)
-                return question.understand(provider.read(raw))
+                    return await self._understand(then, raw, reader, question)
+                return question.understand(reader.read(raw))
             except AnswerInvalid:
                 continue
         if (fetched := await self._caller.fetched(call, provider)) is not None:
@@ -262,7 +238,7 @@ class StepContext:
             raise BudgetReached(stop["message"], stop=stop)
 
     async def _understand(
-        self, call: Call, raw: RawAnswer, provider: Provider, question: _Question[T]
+        self, call: Call, raw: RawAnswer, provider: Provider, question: Question[T]
     ) -> T:
         """Read an answer that is in the ledger, and note there what it took or why it is useless.
 
@@ -272,7 +248,7 @@ class StepContext:
         try:
             read = provider.read(raw)
             call.model = read.model or call.model
-            note_usage(call, read.usage)
+            note_answer(call, read)
             value = question.understand(read)
         except AnswerInvalid as error:
             call.outcome, call.error = CallOutcome.INVALID, plain(error.message)
@@ -287,7 +263,7 @@ class StepContext:
             raise SearchError("This worker has nothing to search. Add a folder: ekiden sources add")
         engine = self._search
         language = getattr(self.input, "language", "en")
-        asked = _canonical({"query": query, "limit": limit, "language": language})
+        asked = canonical({"query": query, "limit": limit, "language": language})
         call = self._caller.new("search", "search", engine.name, asked)
         if (paid := await self._caller.paid(call)) is not None:
             return _SOURCES.validate_json(paid[1].answer)
@@ -301,20 +277,3 @@ class StepContext:
             return _SOURCES.validate_json(raw.body)
 
         return await self._caller.make(call, send, understand)
-
-
-def _canonical(request: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
-    except (TypeError, orjson.JSONEncodeError):
-        # A lone surrogate in a prompt: no UTF-8 stands for it, so it travels as a mark.
-        text = repr(request).encode("utf-8", "backslashreplace").decode()
-        return orjson.dumps({"unencodable": text})
-
-
-def _unfenced(text: str) -> str:
-    """Some servers wrap JSON in a Markdown fence whatever they are told."""
-    text = text.strip()
-    if text.startswith("```") and text.endswith("```"):
-        return text.partition("\n")[2].removesuffix("```").strip()
-    return text

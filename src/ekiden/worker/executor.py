@@ -13,7 +13,8 @@ from ekiden.core.machine import SessionEvent, Transition, decide
 from ekiden.core.model import ClaimedTask, Error, StepKind
 from ekiden.errors import CannotHeal, ResultInvalid, StepError, StepTimeout
 from ekiden.flows.registry import Codec, CompiledFlow, CompiledPhase, CompiledStep
-from ekiden.providers.protocol import Provider, storable
+from ekiden.providers.models_by_place import Models
+from ekiden.providers.protocol import storable
 from ekiden.search.protocol import SearchEngine
 from ekiden.store.tasks import Completion
 from ekiden.worker.context import StepContext
@@ -41,9 +42,9 @@ class Executor:
     """Runs attempts. Knows nothing of claims, leases and commits."""
 
     def __init__(
-        self, *, provider: Provider | None, search: SearchEngine | None, ledger: LedgerWriter
+        self, *, models: Models, search: SearchEngine | None, ledger: LedgerWriter
     ) -> None:
-        self._provider = provider
+        self._models = models
         self._search = search
         self._ledger = ledger
         self._transitions: dict[tuple[int, int, str, bool, bool, frozenset[int]], Transition] = {}
@@ -78,9 +79,7 @@ class Executor:
         return leg.flow.phase(task.phase).steps[StepKind(task.step)]
 
     def _context(self, task: ClaimedTask, leg: Leg) -> StepContext:
-        return StepContext(
-            task, leg, provider=self._provider, search=self._search, ledger=self._ledger
-        )
+        return StepContext(task, leg, models=self._models, search=self._search, ledger=self._ledger)
 
     async def _perform(
         self, step: CompiledStep, context: StepContext, task: ClaimedTask, leg: Leg

@@ -19,6 +19,7 @@ from ekiden.core.model import WorkerState
 from ekiden.core.retry import MAX_DEATHS
 from ekiden.errors import DatabaseError
 from ekiden.flows.registry import CompiledFlow
+from ekiden.providers.models_by_place import Models
 from ekiden.providers.protocol import Provider
 from ekiden.search.protocol import SearchEngine
 from ekiden.store.budgets import Budgets
@@ -61,6 +62,7 @@ class Worker:
         flows: what it can run.
         listen_dsn: where it is without a pooler in between, if ``dsn`` has one.
         provider: answers ``ctx.ask``; None for flows that ask nothing.
+        models: which provider answers where, instead of the one for all.
         search: answers ``ctx.search``.
         model: what people are shown as this worker's model.
         options: how it runs.
@@ -73,6 +75,7 @@ class Worker:
         *,
         listen_dsn: Callable[[], str] | None = None,
         provider: Provider | None = None,
+        models: Models | None = None,
         search: SearchEngine | None = None,
         model: str = "none",
         options: WorkerOptions | None = None,
@@ -80,7 +83,7 @@ class Worker:
         self._dsn = dsn
         self._listen_dsn = listen_dsn or dsn
         self._flows = list(flows)
-        self._provider = provider
+        self._models = models or Models(provider)
         self._search = search
         self._model = model
         self._options = options or WorkerOptions()
@@ -160,7 +163,7 @@ class Worker:
         self._tasks = Tasks(pool, dsn)
         self._workers = Workers(pool, dsn)
         self._ledger = LedgerWriter(Ledger(pool, dsn), Budgets(pool, dsn))
-        self._executor = Executor(provider=self._provider, search=self._search, ledger=self._ledger)
+        self._executor = Executor(models=self._models, search=self._search, ledger=self._ledger)
         self._committer = Committer(
             self._dsn,
             self._tasks,

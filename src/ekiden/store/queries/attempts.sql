@@ -2,14 +2,15 @@
 
 -- name: retry_task
 -- Puts a failed attempt's task back in the queue, due after $4; held if the session was paused
--- meanwhile. Fenced on (RUNNING, attempt).
+-- meanwhile. $6: whether the attempt counts. Fenced on (RUNNING, attempt).
 WITH locked AS MATERIALIZED (
     SELECT s.id, s.status FROM ekiden.sessions s
     WHERE s.id = (SELECT session_id FROM ekiden.api_tasks WHERE id = $1) FOR UPDATE
 ), again AS (
     UPDATE ekiden.api_tasks t
     SET status = 'QUEUED', queued = l.status <> 'PAUSED', awaiting = l.status = 'PAUSED',
-        error = $3::json, available_at = ekiden.now() + $4
+        error = $3::json, available_at = ekiden.now() + $4,
+        budget_from = t.budget_from + CASE WHEN $6::boolean THEN 0 ELSE 1 END
     FROM locked l
     WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'RUNNING' AND t.session_id = l.id
     RETURNING t.*

@@ -5,16 +5,19 @@
 -- was sent before, or its answer fetched.
 INSERT INTO ekiden.calls (session_id, task_id, attempt, number, kind, provider, model,
                           request_hash, request, answer, content_type, http_status, outcome, error,
-                          input_tokens, output_tokens, cost_usd, started_at, finished_at)
+                          input_tokens, output_tokens, cost_usd, started_at, finished_at,
+                          request_id, first_token, price_version)
 SELECT c.session_id, c.task_id, c.attempt, c.number, c.kind, c.provider, c.model, c.request_hash,
        c.request, c.answer, c.content_type, c.http_status, c.outcome, c.error, c.input_tokens,
-       c.output_tokens, c.cost_usd, ekiden.now() - c.took, ekiden.now()
+       c.output_tokens, c.cost_usd, ekiden.now() - c.took, ekiden.now(), c.request_id,
+       c.first_token, c.price_version
 FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::text[], $6::text[], $7::text[],
             $8::bytea[], $9::bytea[], $10::bytea[], $11::text[], $12::int[], $13::text[],
-            $14::text[], $15::int[], $16::int[], $17::numeric[], $18::interval[])
+            $14::text[], $15::int[], $16::int[], $17::numeric[], $18::interval[], $19::text[],
+            $20::interval[], $21::text[])
      AS c(session_id, task_id, attempt, number, kind, provider, model, request_hash, request,
           answer, content_type, http_status, outcome, error, input_tokens, output_tokens, cost_usd,
-          took)
+          took, request_id, first_token, price_version)
 ON CONFLICT (task_id, attempt, number, (answer IS NULL)) DO NOTHING;
 
 -- name: is_payable
@@ -25,15 +28,16 @@ SELECT EXISTS (
 );
 
 -- name: settle_call
--- What became of an answer once it was read: tokens and cost, or why it is of no use.
+-- What became of an answer once it was read: tokens, cost and what it cites, or why it is of no use.
 UPDATE ekiden.calls
-SET outcome = $5, error = $6, input_tokens = $7, output_tokens = $8, cost_usd = $9
+SET outcome = $5, error = $6, input_tokens = $7, output_tokens = $8, cost_usd = $9,
+    price_version = $10, finish_reason = $11, citations = $12::json
 WHERE session_id = $1 AND task_id = $2 AND attempt = $3 AND number = $4 AND outcome = 'ANSWERED';
 
 -- name: next_paid_answer
 -- The oldest usable answer that earlier attempts have to this request: taken before anything is
 -- paid. $6 are the ids that this attempt has taken already.
-SELECT id, attempt, number, model, answer, content_type, http_status,
+SELECT id, attempt, number, provider, model, answer, content_type, http_status,
        input_tokens IS NULL AND output_tokens IS NULL AND cost_usd IS NULL AS unread
 FROM ekiden.calls
 WHERE session_id = $1 AND task_id = $2 AND attempt < $3 AND kind = $4 AND request_hash = $5

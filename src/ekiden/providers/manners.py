@@ -1,0 +1,177 @@
+"""How a worker behaves towards one model of one provider, or one search engine.
+
+It has at most so many calls under way, keeps to the rate limits that the server's own headers
+state, waits as long as it was asked to, and does not knock at a door that is shut. Whoever would
+have to wait longer than a moment is not kept in the worker: it gets `NotNow` with a due time, its
+task goes back to the queue until then, and its place is free for work that another server does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from time import monotonic
+
+from ekiden.errors import AnswerInvalid, NotNow, StepError
+from ekiden.providers.breaker import Breaker
+from ekiden.providers.limits import RateLimits
+
+# Seconds that a call may wait in place for its turn. Short: whoever waits has a slot of the worker,
+# which another provider's step could use; going back to the queue costs one commit.
+PATIENCE = 0.25
+_LONGEST = 60.0  # seconds after which a parked task looks again, whatever was computed
+
+
+class Manners:
+    """The manners towards one model or engine.
+
+    Args:
+        who: what people are told is not to be asked now.
+        at_once: how many calls may be under way.
+        breaker: shared by all that one provider serves; its own when None.
+        clock: seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        *,
+        at_once: int = 64,
+        breaker: Breaker | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._who = who
+        self._at_once = at_once
+        self._breaker = breaker or Breaker()
+        self._clock = clock
+        self._limits = RateLimits()
+        self._places = asyncio.Semaphore(at_once)
+        self._begun: dict[int, float] = {}  # calls under way: when they began
+        self._count = 0
+        self._waiting = 0
+        self._lasts = 0.0  # how long a call takes, as it was lately
+        self._blocked_until = 0.0  # the server asked for it
+        self._promised = 0.0  # until when places were promised to parked tasks
+
+    @asynccontextmanager
+    async def turn(self, tokens: int = 0) -> AsyncIterator[Turn]:
+        """Wait for a turn, and take it for the length of the ``with``.
+
+        Args:
+            tokens: about how many tokens the call will be counted with.
+
+        Raises:
+            NotNow: there is none within a moment; says when to come back.
+        """
+        await self._take_place()
+        self._count += 1
+        number = self._count
+        probing = False
+        try:
+            await self._keep_to_limits(tokens)
+            probing = self._pass_breaker()
+            begun = self._begun[number] = self._clock()
+            turn = Turn(self._limits, self._limits.take(tokens, begun), self._clock)
+            try:
+                yield turn
+            except StepError as error:
+                self._failed(error)
+                raise
+            # Not reached when it was cancelled: that says nothing about the server.
+            self._breaker.succeeded()
+            self._lasts += ((self._clock() - begun) - self._lasts) * (0.2 if self._lasts else 1)
+        finally:
+            if probing:
+                self._breaker.probe_over()
+            self._begun.pop(number, None)
+            self._places.release()
+
+    async def _take_place(self) -> None:
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        self._waiting += 1
+        hopeless = self._waiting * self._between() > PATIENCE
+        try:
+            async with asyncio.timeout(0 if hopeless else PATIENCE):
+                await self._places.acquire()
+        except TimeoutError:
+            raise NotNow(
+                f"{self._who} has {self._at_once} calls under way, as many as are allowed.",
+                retry_after=self._promise(),
+            ) from None
+        finally:
+            self._waiting -= 1
+
+    def _between(self) -> float:
+        """Return about how many seconds pass until the next place is free."""
+        now = self._clock()
+        longest = now - min(self._begun.values(), default=now)
+        return max(self._lasts, longest) / self._at_once
+
+    def _promise(self) -> float:
+        """Return in how many seconds a place will be free, each time one place later."""
+        now = self._clock()
+        self._promised = max(self._promised, now) + max(self._between(), 0.01)
+        if self._promised - now > _LONGEST:
+            self._promised = now + _LONGEST
+            return _LONGEST * random.uniform(0.5, 1)  # noqa: S311 - spread, not secret
+        return self._promised - now
+
+    async def _keep_to_limits(self, tokens: int) -> None:
+        now = self._clock()
+        asked = self._blocked_until - now
+        if asked > PATIENCE:
+            raise NotNow(
+                f"{self._who} asked us to wait; it may be asked again in {asked:.1f} s.",
+                retry_after=asked,
+            )
+        wait = max(asked, self._limits.wait(tokens, now))
+        if wait > PATIENCE:
+            raise NotNow(
+                f"The rate limit of {self._who} is used up for another {wait:.1f} s.",
+                retry_after=min(wait, _LONGEST),
+            )
+        if wait > 0:
+            await asyncio.sleep(wait)
+
+    def _pass_breaker(self) -> bool:
+        """Return whether this call probes a server that was down.
+
+        Raises:
+            NotNow: it is down, and not to be probed yet.
+        """
+        wait = self._breaker.wait(self._clock())
+        if wait > 0:
+            raise NotNow(
+                f"{self._who} fails; it is asked again in {wait:.1f} s.",
+                # Spread: those that find it up again should not all come at once.
+                retry_after=wait * random.uniform(1, 1.5),  # noqa: S311
+            )
+        return self._breaker.begin()
+
+    def _failed(self, error: StepError) -> None:
+        now = self._clock()
+        if not error.retryable or isinstance(error, AnswerInvalid):
+            self._breaker.succeeded()  # it answers; only not this, or not so
+        elif error.retry_after is not None:
+            self._blocked_until = max(self._blocked_until, now + error.retry_after)
+        elif self._breaker.failed(now):
+            # The server is down, which is no fault of this task: it is parked like the others.
+            error.counts = False
+            error.retry_after = self._breaker.wait(now)
+
+
+class Turn:
+    """One turn: hears the headers of the answer."""
+
+    def __init__(self, limits: RateLimits, ticket: int, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._ticket = ticket
+        self._clock = clock
+
+    def heard(self, headers: Mapping[str, str]) -> None:
+        """Learn from the headers of an answer, good or bad."""
+        self._limits.learn(headers, self._ticket, self._clock())

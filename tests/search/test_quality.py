@@ -1,0 +1,77 @@
+"""How well the search of documents finds what is meant; docs/search.md has the same table."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ekiden.search.corpus import ensure_corpus
+from ekiden.search.documents import DocumentSearch
+from ekiden.search.folders import add_folder
+from ekiden.store.documents import Documents
+from tests.search.japanese import ASKED, NOTES
+
+PAGE = Path(__file__).parents[2] / "docs/search.md"
+ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \| (\d|–) \|$", re.MULTILINE)
+SHOWN = 5
+
+ENGLISH = [
+    ("history of the relay race", "Relay"),
+    ("how do volcanoes erupt", "Volcano"),
+    ("who painted the Mona Lisa", "Mona Lisa"),
+    ("largest planet in the solar system", "Jupiter"),
+    ("what causes tides in the ocean", "Tide"),
+    ("electric cars and batteries", "Electric battery"),
+    ("the French Revolution", "French Revolution"),
+    ("how vaccines work", "Vaccine"),
+    ("climate change and greenhouse gases", "Climate change"),
+    ("origin of the Olympic Games", "Olympic Games"),
+    ("how bread is made", "Bread"),
+    ("black holes in space", "Black hole"),
+    ("human heart and blood circulation", "Heart"),
+    ("the fall of the Roman Empire", "Fall of the Western Roman Empire"),
+    ("machine learning and neural networks", "Machine learning"),
+    ("music of Beethoven", "Ludwig van Beethoven"),
+    ("coffee drinking", "Coffee"),
+    ("sleep and dreams", "Sleep"),
+    ("printing press inventor", "Johannes Gutenberg"),
+    ("social media marketing", "Social media"),
+]
+
+
+async def ranks(
+    store: Documents, asked: list[tuple[str, str]], language: str
+) -> list[tuple[str, str, str]]:
+    """(query, what is meant, at which place it was found) as the page has them."""
+    engine = DocumentSearch(store)
+    rows = []
+    for query, meant in asked:
+        titles = [s.title for s in await engine.search(query, limit=SHOWN, language=language)]
+        rows.append((query, meant, str(titles.index(meant) + 1) if meant in titles else "–"))
+    return rows
+
+
+def judged(rows: list[tuple[str, str, str]]) -> None:
+    assert sum(rank == "1" for _, _, rank in rows) >= 0.6 * len(rows)
+    assert sum(rank in {"1", "2", "3"} for _, _, rank in rows) >= 0.9 * len(rows)
+    on_page = ROW.findall(PAGE.read_text("utf-8"))
+    assert [row for row in on_page if (row[0], row[1]) in {(q, m) for q, m, _ in rows}] == rows
+
+
+@pytest.mark.model
+async def test_the_demo_corpus_answers_twenty_questions(store: Documents, tmp_path: Path):
+    await ensure_corpus(store, tmp_path)
+    judged(await ranks(store, ENGLISH, "en"))
+
+
+async def test_a_folder_of_japanese_notes_answers_twenty_questions(
+    store: Documents, tmp_path: Path
+):
+    for number, (title, text) in enumerate(NOTES.items()):
+        # Old files are in the old encoding.
+        encoding = "cp932" if number % 5 == 0 else "utf-8"
+        (tmp_path / f"{number:02}.md").write_text(f"# {title}\n\n{text}\n", encoding)
+    await add_folder(store, tmp_path)
+    judged(await ranks(store, ASKED, "ja"))
