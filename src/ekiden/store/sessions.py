@@ -14,6 +14,7 @@ from ekiden.core.progress import progress
 from ekiden.errors import Conflict, NotFound, UnknownFlow
 from ekiden.store.connection import address_of, parse_session_id, translated
 from ekiden.store.decisions import instead
+from ekiden.store.pages import Pages
 from ekiden.store.partials import Partials
 from ekiden.store.queries import sql
 from ekiden.store.reviews import Reviews
@@ -31,6 +32,7 @@ class Sessions:
         self._dsn = dsn
         self.partials = Partials(pool, dsn)
         self.reviews = Reviews(pool, dsn)
+        self.pages = Pages(pool, dsn)
 
     @property
     def address(self) -> str:
