@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 PG15   := /usr/lib/postgresql/15/bin
 ON_15  := $(addprefix tests/worker/test_,relay.py death.py heart.py errors.py partials.py)
 
-.PHONY: help demo up test check bench bench-handoff chaos chaos-short mutants lock fmt clean
+.PHONY: help demo up test check chromium bench bench-handoff chaos chaos-short mutants screenshots lock fmt clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,12 +29,24 @@ demo: $(READY)  ## a viral session from theme to three drafts, on a real model a
 up: $(READY)  ## database, API and a worker, until Ctrl-C
 	@$(BIN)/ekiden up
 
-test: $(READY)  ## the test suite, on PostgreSQL 18 and, where it is installed, on 15
+test: $(READY) chromium  ## the test suite, on PostgreSQL 18 and, where it is installed, on 15
 	$(BIN)/python -m pytest
 	@if [ -x $(PG15)/postgres ]; then \
 	  echo "Again on PostgreSQL 15"; \
 	  EKIDEN_TEST_PG_BIN=$(PG15) $(BIN)/python -m pytest tests/store $(ON_15); \
 	fi
+
+# The browser tests drive Debian's chromium. Where it may not be installed, they are skipped and the
+# summary says so.
+chromium:
+	@[ -x /usr/bin/chromium ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \
+	  echo "Installing chromium for the browser tests (once; a minute or two)"; \
+	  { apt-get update && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y --no-install-recommends chromium fonts-noto-cjk; } >/dev/null 2>&1 \
+	  || echo "It cannot be installed here: the browser tests will be skipped."; }
+
+screenshots: $(READY) chromium  ## every page, light and dark, in both languages, wide and narrow
+	@$(BIN)/python -m tests.web.screenshots
 
 check: $(READY)  ## lint, types and the import contracts
 	$(BIN)/ruff check .

@@ -117,3 +117,12 @@ def _one_of(names: Iterable[str]) -> str:
 
 def _dotted(path: Iterable[str | int]) -> str:
     return ".".join(str(part) for part in path)
+
+
+def title_of(value: dict[str, Any], schema: dict[str, Any], otherwise: str) -> str:
+    """Name a session after its input: its first text, in the order of the flow's schema."""
+    for name in schema.get("properties", value):
+        text = value.get(name)
+        if isinstance(text, str) and text.strip():
+            return " ".join(text.split())[:200]
+    return otherwise

@@ -49,9 +49,9 @@ _LEVELS = {
     "attempt_failed": logging.ERROR,
     "database_lost": logging.WARNING,
     "partials_unsaved": logging.WARNING,
-    "metrics_uncounted": logging.WARNING,
     "errand_failed": logging.ERROR,
     "webhook_failed": logging.WARNING,
+    "metrics_uncounted": logging.WARNING,
     "worker_lost": logging.ERROR,
     "worker_fenced": logging.ERROR,
 }

@@ -89,12 +89,6 @@ async def test_nothing_of_a_session_is_left(
         task,
     )
     await connection.execute(
-        "INSERT INTO ekiden.attempt_logs (session_id, task_id, attempt, lines) "
-        "VALUES ($1, $2, 1, '[]')",
-        session,
-        task,
-    )
-    await connection.execute(
         "INSERT INTO ekiden.reservations (session_id, task_id, attempt, number, phase, tokens) "
         "VALUES ($1, $2, 1, 1, 1, 1)",
         session,
@@ -109,6 +103,12 @@ async def test_nothing_of_a_session_is_left(
     )
     await connection.execute(
         "INSERT INTO ekiden.budgets (session_id, phase, max_tokens) VALUES ($1, 0, 1)", session
+    )
+    await connection.execute(
+        "INSERT INTO ekiden.attempt_logs (session_id, task_id, attempt, lines) "
+        "VALUES ($1, $2, 1, '[]')",
+        session,
+        task,
     )
     assert {name for name, count in (await rows(connection)).items() if count == 0} == set()
     ended = await program.run("prune", "--older-than", "0", "--yes", "--json")

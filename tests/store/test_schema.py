@@ -19,6 +19,7 @@ from ekiden.core.model import (
     Verb,
     WorkerState,
 )
+from ekiden.store.pages import DraftState
 from ekiden.store.queries import load_queries, sql
 from tests.store.helpers import Relay, second
 
@@ -30,6 +31,7 @@ CHECKS: list[tuple[str, type[StrEnum]]] = [
     ("attempt_outcome_is_known", Outcome),
     ("worker_state_is_known", WorkerState),
     ("call_outcome_is_known", CallOutcome),
+    ("draft_status_is_known", DraftState),
 ]
 _TEXT = re.compile(r"'([A-Z_]+)'::text")
 

@@ -1,4 +1,4 @@
-"""Assembles the API. With the command line, the only place that builds concrete objects."""
+"""Assembles the API and its pages. With the command line, all that builds concrete objects."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ekiden.api.services import Services
 from ekiden.api.settings import ApiSettings, check_bind
 from ekiden.api.sse import DoorbellLike, Watchers
 from ekiden.store.sessions import Sessions
+from ekiden.web import mount as pages
 
 _DESCRIPTION = (
     "Durable, staged sessions with a person at the gates. Errors are RFC 9457 problem details."
@@ -81,9 +82,11 @@ def create_app(sessions: Sessions, *, doorbell: DoorbellLike, settings: ApiSetti
         routes_metrics.router,
     ):
         app.include_router(router)
+    door = pages.mount(app, settings)
     problems.install(app, sessions.address)
     openapi.document(app, with_key=bool(settings.api_key))
-    app.add_middleware(Guard, settings=settings)  # around everything, the 404 of no route as well
+    # Around everything, the 404 of no route as well.
+    app.add_middleware(Guard, settings=settings, pages=door)
     return app
 
 

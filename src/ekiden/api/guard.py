@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from typing import Protocol
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ekiden.api.limits import BodyTooLarge, Disconnected, read_body
@@ -25,6 +27,7 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})  # say nothing but that they are
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _DELIVERY = re.compile(r"/api/[^/]+/cot-session/[^/]+/continue-async")
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json", re.IGNORECASE)
+_FORM = re.compile(r"application/x-www-form-urlencoded", re.IGNORECASE)
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
@@ -37,12 +40,30 @@ _HEADERS = {
 }
 
 
+class PagesLike(Protocol):
+    """What the guard asks about the paths that people see in a browser (``ekiden.web.door``).
+
+    They take forms where the API takes JSON, and a login where it takes the key; nothing else of
+    the door differs.
+    """
+
+    def covers(self, path: str) -> bool:
+        """Whether the path is a page's."""
+
+    def admits(self, scope: Scope) -> bool:
+        """Whether a login, or no need of one, opens this page."""
+
+    def refused(self, refusal: Refusal, scope: Scope) -> Response:
+        """Say it as a page."""
+
+
 class Guard:
     """ASGI middleware that lets in what may come in, and sends nothing out unlabelled."""
 
-    def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: ApiSettings, pages: PagesLike | None = None) -> None:
         self._app = app
         self._settings = settings
+        self._pages = pages
         self._key = _digest(settings.api_key.encode()) if settings.api_key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,10 +87,11 @@ class Guard:
                     headers.setdefault(name, value)  # a page may bring a policy of its own
             await send(message)
 
+        pages = self._pages_of(scope["path"])
         try:
-            inner = await self._admit(scope, receive)
+            inner = await self._admit(scope, receive, pages)
         except Refusal as refusal:
-            await refusal.response(scope["path"])(scope, receive, labelled)
+            await _answer(refusal, scope, pages)(scope, receive, labelled)
             return
         except Disconnected:
             return
@@ -81,19 +103,29 @@ class Guard:
             if started:
                 raise
             crash = Refusal(500, "internal", "Something went wrong here; the log says what.")
-            await crash.response(scope["path"])(scope, receive, labelled)
+            await _answer(crash, scope, pages)(scope, receive, labelled)
 
-    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
+    def _pages_of(self, path: str) -> PagesLike | None:
+        if self._pages is None or path in OPEN_PATHS or path.startswith("/api/"):
+            return None
+        return self._pages if self._pages.covers(path) else None
+
+    async def _admit(self, scope: Scope, receive: Receive, pages: PagesLike | None) -> Receive:
         """Return what the app reads the request from, or refuse it."""
         headers = Headers(scope=scope)
         self._check_host(headers)
-        if scope["path"] not in OPEN_PATHS:
+        if scope["path"] not in OPEN_PATHS and not (pages and pages.admits(scope)):
             self._check_key(headers)
         if scope["method"] in _SAFE_METHODS:
             return receive
         _check_site(headers)
         body = await self._body(scope, headers, receive)
-        if body and not _JSON.fullmatch(headers.get("content-type", "").split(";")[0].strip()):
+        kind = headers.get("content-type", "").split(";")[0].strip()
+        if pages and not _FORM.fullmatch(kind):
+            raise Refusal(
+                415, "not-a-form", "Send a form: Content-Type: application/x-www-form-urlencoded."
+            )
+        if body and not pages and not _JSON.fullmatch(kind):
             raise Refusal(415, "not-json", "Send the body as Content-Type: application/json.")
         return _replay(body, receive)
 
@@ -164,6 +196,10 @@ def _check_site(headers: Headers) -> None:
         ours = True  # not a browser
     if not ours:
         raise Refusal(403, "cross-site", "Pages of other sites may not do this.")
+
+
+def _answer(refusal: Refusal, scope: Scope, pages: PagesLike | None) -> Response:
+    return pages.refused(refusal, scope) if pages else refusal.response(scope["path"])
 
 
 def _name_of(host: str) -> str:

@@ -114,7 +114,7 @@ def _unstorable(root: Any, *, strings: bool) -> list[Field]:
     while stack and len(problems) < _MAX_PROBLEMS:
         value, path, depth = stack.pop()
         if isinstance(value, str):
-            if strings and (reason := _bad_text(value)):
+            if strings and (reason := unstorable_text(value)):
                 problems.append((_dotted(path), reason))
         elif isinstance(value, float):
             if not math.isfinite(value):
@@ -124,14 +124,15 @@ def _unstorable(root: Any, *, strings: bool) -> list[Field]:
                 raise _too_deep()
             inner = value.items() if isinstance(value, dict) else enumerate(value)
             for key, item in inner:
-                if strings and isinstance(key, str) and (reason := _bad_text(key)):
+                if strings and isinstance(key, str) and (reason := unstorable_text(key)):
                     problems.append((_dotted((path, key)), f"its name {reason}"))
                 if isinstance(item, str | float | dict | list):
                     stack.append((item, (path, key), depth + 1))
     return problems
 
 
-def _bad_text(text: str) -> str | None:
+def unstorable_text(text: str) -> str | None:
+    """Say why a text cannot be stored, or return None."""
     if "\0" in text:
         return "contains a NUL character, which PostgreSQL cannot keep"
     try:

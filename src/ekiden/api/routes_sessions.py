@@ -26,7 +26,7 @@ from ekiden.api.services import (
 from ekiden.api.shown import Progress, Started
 from ekiden.core.records import FlowLine
 from ekiden.errors import Conflict
-from ekiden.schemas import check
+from ekiden.schemas import check, title_of
 
 router = APIRouter(prefix="/api/{flow}/cot-session", tags=["sessions"])
 
@@ -58,7 +58,7 @@ async def create(
     check(flow.input_schema, creation.input)
     session_id, created = await here.sessions.create(
         flow.name,
-        title=creation.title or _title_of(creation.input, flow.input_schema, flow.title),
+        title=creation.title or title_of(creation.input, flow.input_schema, flow.title),
         input=creation.input,
         options=(creation.options or OptionsGiven()).over(here.settings.options),
         start=creation.start,
@@ -80,15 +80,6 @@ def _creation(given: Any) -> Creation:
         rest = {name: value for name, value in given.items() if name not in _BESIDE_INPUT}
         given = {"input": rest, **beside}
     return fit(Creation, given)
-
-
-def _title_of(value: dict[str, Any], schema: dict[str, Any], otherwise: str) -> str:
-    """Name a session after its input: its first text, in the order of the flow's schema."""
-    for name in schema.get("properties", value):
-        text = value.get(name)
-        if isinstance(text, str) and text.strip():
-            return " ".join(text.split())[:200]
-    return otherwise
 
 
 async def _check_same(here: Services, session_id: str, flow: FlowLine, creation: Creation) -> None:

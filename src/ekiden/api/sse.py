@@ -29,6 +29,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 CHANNEL = "session_changed"
+ALL = "*"  # watched by who wants to know that any session changed
 LAST_EVENTS = frozenset({"session_completed", "session_cancelled"})  # nothing follows these
 _BATCH = 500
 
@@ -70,6 +71,7 @@ class Watchers:
                 for payload in await subscription.wait(None):
                     for session_id in payload.split(",") if payload else list(self._bells):
                         self._ring(session_id)
+                    self._ring(ALL)
 
     def close(self) -> None:
         """End every stream, so that the server can stop."""
@@ -115,6 +117,10 @@ class Watchers:
             if not bells:
                 del self._bells[session_id]
 
+    def watching(self, session_id: str) -> int:
+        """Return how many streams of this session are open here."""
+        return len(self._bells.get(session_id, ()))
+
     def check_room(self) -> None:
         """Refuse one stream too many, while that can still be said with a status.
 
@@ -136,7 +142,7 @@ class Watchers:
 
     @property
     def listening(self) -> bool:
-        """Whether this process hears doorbells now."""
+        """Whether changes are heard of at once; else they are looked for now and then."""
         return self._doorbell.listening
 
     @property
@@ -241,3 +247,26 @@ async def stream(
                         await bell.wait()
                 except TimeoutError:
                     yield format_sse_event(comment="still here")
+
+
+async def stream_of_all(watchers: Watchers, *, pause: float = 1.0) -> AsyncIterator[bytes]:
+    """Yield ``changed`` when any session changed, no more often than every ``pause`` seconds.
+
+    It says nothing else: who hears it asks for what they show.
+    """
+    clock = asyncio.get_running_loop().time
+    with watchers.watch(ALL) as bell:
+        yield format_sse_event(comment="changes of all sessions", retry=2000)
+        look_at = clock() + watchers.patience()
+        while not watchers.closed:
+            try:
+                async with asyncio.timeout(min(watchers.heartbeat, max(look_at - clock(), 0.05))):
+                    await bell.wait()
+            except TimeoutError:
+                if clock() < look_at:
+                    yield format_sse_event(comment="still here")
+                    continue
+            bell.clear()
+            yield format_sse_event(data_str="", event="changed")
+            look_at = clock() + watchers.patience()
+            await asyncio.sleep(pause)

@@ -11,7 +11,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ekiden.errors import EkidenError
@@ -63,7 +63,6 @@ class RecordedTask:
     status: str
     attempt: int
     delivered: bool  # its result came from outside: no code of ours made it
-    tolerated: bool  # it was given up and its siblings went on
     item_input: str | None  # JSON text: the item, when the step fans out
     result: str | None  # JSON text
     error: str | None  # of the last attempt, when it failed: what people read
@@ -72,14 +71,20 @@ class RecordedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
-    """One generation of a phase, and what people gave it."""
+    """One run of a phase, with what a person gave it."""
 
-    think_from: int | None = None  # the generation whose plan it goes on from
-    execute_from: int | None = None  # the same for the results of EXECUTE
-    note: str | None = None
-    previous: str | None = None  # the output that is about, JSON text
-    model: str | None = None  # "provider:model"
-    variables: dict[str, Any] = field(default_factory=dict)
+    phase: int
+    generation: int
+    think_from: int  # the generation that its plan is of
+    execute_from: int  # the same for the results of EXECUTE
+    note: str | None
+    previous: str | None  # JSON text: the output that was sent back
+    model: str | None
+    variables: dict[str, Any]
+
+    def generation_of(self, step: str) -> int:
+        """Return the generation that a step's tasks are of."""
+        return {"THINK": self.think_from, "EXECUTE": self.execute_from}.get(step, self.generation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +97,9 @@ class Recording:
     title: str
     status: str
     input: str  # JSON text
-    gates: dict[int, dict[str, Any]]  # policies over the flow's, by phase
-    models: dict[str, str]  # "provider:model" by place
-    kept: frozenset[int]  # later phases whose output still holds, after going back
-    runs: dict[tuple[int, int], RecordedRun]  # by phase and generation
+    models: dict[str, str]  # "provider:model" by place: "", "1", "1.THINK"
     outputs: dict[int, str]  # JSON text, by phase: what was approved, else what stands
+    runs: list[RecordedRun]
     tasks: list[RecordedTask]
     calls: list[RecordedCall]
 
@@ -116,11 +119,9 @@ class Recording:
                 title=session["title"],
                 status=session["status"],
                 input=session["input"],
-                gates={int(p): g for p, g in json.loads(session["gates"]).items()},
                 models=json.loads(session["models"]),
-                kept=frozenset(session["kept"]),
-                runs={(row["phase"], row["generation"]): _run(row, rows) for row in rows["runs"]},
                 outputs=dict(_outputs(rows)),
+                runs=[_run(row, rows) for row in rows["runs"]],
                 tasks=[_task(row) for row in rows["tasks"]],
                 calls=[_call(row) for row in rows["calls"]],
             )
@@ -128,33 +129,25 @@ class Recording:
             raise RecordingInvalid(f"The recording is damaged: {error!r}") from None
 
     def newest(self) -> list[RecordedTask]:
-        """Return the tasks that made each phase's newest output, in running order.
-
-        A generation that went on from an earlier one's plan or results has those tasks, too.
-        """
-        last: dict[int, int] = {}
-        for task in self.tasks:
-            last[task.phase] = max(last.get(task.phase, 0), task.generation)
+        """Return the tasks of each phase's newest run, those it goes on from too, in order."""
+        runs = {run.phase: run for run in sorted(self.runs, key=lambda r: r.generation)}
         return sorted(
-            (t for t in self.tasks if t.generation == self._from(t.phase, last[t.phase], t.step)),
+            (t for t in self.tasks if t.generation == runs[t.phase].generation_of(t.step)),
             key=lambda t: (t.phase, _STEPS[t.step], t.item),
         )
 
     def run_of(self, task: RecordedTask) -> RecordedRun:
-        """Return what people gave the run that a task belongs to."""
-        return self.runs.get((task.phase, task.generation), RecordedRun())
+        """Return the run of a phase that a task was made in."""
+        return next(
+            r for r in self.runs if (r.phase, r.generation) == (task.phase, task.generation)
+        )
 
-    def beside(self, task: RecordedTask, step: str) -> list[RecordedTask]:
-        """Return the tasks of a step that a task is given the results of, in item order."""
-        generation = self._from(task.phase, task.generation, step)
-        found = [t for t in self.tasks if (t.phase, t.generation) == (task.phase, generation)]
-        return sorted((t for t in found if t.step == step), key=lambda t: t.item)
-
-    def _from(self, phase: int, generation: int, step: str) -> int:
-        """Return the generation whose tasks of a step stand for this one's."""
-        run = self.runs.get((phase, generation), RecordedRun())
-        other = {"THINK": run.think_from, "EXECUTE": run.execute_from}.get(step)
-        return generation if other is None else other
+    def wanted_model(self, task: RecordedTask) -> str | None:
+        """Return the "provider:model" that people chose for a task; None leaves it to settings."""
+        if (chosen := self.run_of(task).model) is not None:
+            return chosen
+        places = (f"{task.phase}.{task.step}", f"{task.phase}", "")
+        return next((self.models[p] for p in places if p in self.models), None)
 
 
 def write(rows: Rows) -> str:
@@ -210,32 +203,38 @@ def _call(row: dict[str, Any]) -> RecordedCall:
     )
 
 
+def _run(row: dict[str, Any], rows: Rows) -> RecordedRun:
+    generation = row["generation"]
+    results = {task["id"]: task["result"] for task in rows["tasks"]}
+    previous: str | None = next(
+        (
+            revision["output"] or results.get(revision["task_id"])
+            for revision in rows["revisions"]
+            if revision["id"] == row["previous"]
+        ),
+        None,
+    )
+    return RecordedRun(
+        phase=row["phase"],
+        generation=generation,
+        think_from=row["think_from"] or generation,
+        execute_from=row["execute_from"] or generation,
+        note=row["note"],
+        previous=previous,
+        model=row["model"],
+        variables=json.loads(row["variables"]),
+    )
+
+
 def _task(row: dict[str, Any]) -> RecordedTask:
     names = ("id", "phase", "generation", "step", "item", "status", "attempt", "result")
     error = json.loads(row["error"] or "{}")
     return RecordedTask(
         **{name: row[name] for name in names},
         delivered=row["delivered"] is not None,
-        tolerated=row["tolerated"],
         item_input=row["request"],
         error=error.get("message"),
         error_kind=error.get("kind"),
-    )
-
-
-def _run(row: dict[str, Any], rows: Rows) -> RecordedRun:
-    results = {task["id"]: task["result"] for task in rows["tasks"]}
-    about = next((r for r in rows["revisions"] if r["id"] == row["previous"]), None)
-    previous = None
-    if about is not None:
-        previous = about["output"] or results.get(about["task_id"])
-    return RecordedRun(
-        think_from=row["think_from"],
-        execute_from=row["execute_from"],
-        note=row["note"],
-        previous=previous,
-        model=row["model"],
-        variables=json.loads(row["variables"]),
     )
 
 

@@ -16,6 +16,7 @@ from ekiden.store.connection import address_of, parse_session_id, translated
 from ekiden.store.decisions import instead
 from ekiden.store.inside import Inside
 from ekiden.store.metrics import Metrics
+from ekiden.store.pages import Pages
 from ekiden.store.partials import Partials
 from ekiden.store.queries import sql
 from ekiden.store.recording import Recordings
@@ -34,6 +35,7 @@ class Sessions:
         self._dsn = dsn
         self.partials = Partials(pool, dsn)
         self.reviews = Reviews(pool, dsn)
+        self.pages = Pages(pool, dsn)
         self.metrics = Metrics(pool, dsn)
         self.inside = Inside(pool, dsn)
         self.recordings = Recordings(pool, dsn)

@@ -99,13 +99,6 @@ class Tasks:
             row = await self._pool.fetchval(sql("fail_task"), task.id, task.attempt, _json(error))
         return row is not None
 
-    async def keep_log(self, task: ClaimedTask, lines: str) -> None:
-        """Keep what an attempt that failed has logged, a JSON list."""
-        with translated(self._dsn):
-            await self._pool.execute(
-                sql("keep_attempt_log"), task.session_id, task.id, task.attempt, lines
-            )
-
     async def drop_item(self, task: ClaimedTask, error: Error, *, goes_on_with: float) -> bool:
         """Give an item of a fan-out up, its siblings go on; False when it is no longer held.
 
@@ -130,6 +123,13 @@ class Tasks:
                 sql("stop_for_budget"), task.id, task.attempt, orjson.dumps(stop).decode()
             )
         return row is not None
+
+    async def keep_log(self, task: ClaimedTask, lines: str) -> None:
+        """Keep what an attempt that failed has logged, a JSON list."""
+        with translated(self._dsn):
+            await self._pool.execute(
+                sql("keep_attempt_log"), task.session_id, task.id, task.attempt, lines
+            )
 
     async def release(self, task: ClaimedTask) -> bool:
         """Give a task back unharmed; False when the attempt no longer holds it."""

@@ -31,7 +31,7 @@ from ekiden.store.ledger import Call
 from ekiden.worker.caller import Caller, note_answer, plain
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.leg import Leg
-from ekiden.worker.question import Question, canonical
+from ekiden.worker.question import Question, canonical_ask, canonical_search
 
 T = TypeVar("T")
 
@@ -270,20 +270,3 @@ class StepContext:
             return _SOURCES.validate_json(raw.body)
 
         return await self._caller.make(call, send, understand)
-
-
-def canonical_ask(request: ModelRequest) -> bytes:
-    """Return what makes two questions the same: all of it but the dice."""
-    return canonical(
-        {
-            "messages": [[m.role, m.content] for m in request.messages],
-            "schema": request.schema,
-            "maxTokens": request.max_tokens,
-            "temperature": request.temperature,
-        }
-    )
-
-
-def canonical_search(query: str, *, limit: int, language: str) -> bytes:
-    """Return what makes two searches the same."""
-    return canonical({"query": query, "limit": limit, "language": language})

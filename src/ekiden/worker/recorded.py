@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
@@ -19,12 +18,11 @@ from pydantic import TypeAdapter
 from ekiden.core.model import CallOutcome
 from ekiden.core.recording import RecordedCall
 from ekiden.errors import CannotHeal, ModelUnavailable, SearchError
-from ekiden.providers.models_by_place import Models
 from ekiden.providers.protocol import Answer, ModelRequest, Provider, RawAnswer, Usage
 from ekiden.search.protocol import SearchEngine, Source
 from ekiden.store.ledger import Call
-from ekiden.worker.context import canonical_ask, canonical_search
 from ekiden.worker.ledger_writer import LedgerWriter
+from ekiden.worker.question import canonical_ask, canonical_search
 
 T = TypeVar("T")
 
@@ -162,35 +160,6 @@ class RecordedProvider:
         """Nothing is open here."""
 
 
-class RecordedModels(Models):
-    """Whoever is asked says what was said; see `RecordedProvider`.
-
-    Args:
-        answers: what was said.
-        read: understands the bytes.
-        otherwise: who answers the rest, by place.
-    """
-
-    def __init__(self, answers: Answers, read: Reader, otherwise: Models | None = None) -> None:
-        self._answers = answers
-        self._read = read
-        self._otherwise = otherwise
-
-    def of(self, *, flow: str, phase: int, step: str, wanted: str | None = None) -> Provider:
-        """Return the recorded model, with today's of the place behind it."""
-        other = self._otherwise
-        behind = None
-        if other is not None:
-            behind = other.of(flow=flow, phase=phase, step=step, wanted=wanted)
-        return RecordedProvider(self._answers, self._read, behind)
-
-    def fallback(self, *, flow: str, phase: int, step: str) -> Provider | None:
-        """Return today's fallback, if somebody may be asked at all."""
-        if self._otherwise is None:
-            return None
-        return self._otherwise.fallback(flow=flow, phase=phase, step=step)
-
-
 class RecordedSearch:
     """A source that finds what it found; see `RecordedProvider`."""
 
@@ -249,11 +218,6 @@ class Unwritten(LedgerWriter):
 
     async def begin(self, call: Call) -> None:
         """Let every call begin."""
-
-    async def reserve(
-        self, call: Call, *, phase: int, cost_usd: Decimal | None, tokens: int
-    ) -> None:
-        """Allow every call: what is recorded costs nothing."""
 
     async def append(self, call: Call) -> None:
         """Forget a call."""

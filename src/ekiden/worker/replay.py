@@ -18,6 +18,7 @@ from ekiden.core.recording import RecordedTask, Recording
 from ekiden.errors import EkidenError
 from ekiden.flows.registry import CompiledFlow
 from ekiden.providers.models_by_place import Models
+from ekiden.providers.protocol import Provider
 from ekiden.search.protocol import SearchEngine
 from ekiden.worker.executor import Executor, Finished, describe
 from ekiden.worker.leg import Leg, Run
@@ -25,7 +26,7 @@ from ekiden.worker.recorded import (
     Answers,
     Asked,
     Reader,
-    RecordedModels,
+    RecordedProvider,
     RecordedSearch,
     Unwritten,
     WouldAsk,
@@ -86,7 +87,7 @@ async def try_step(
     task: RecordedTask,
     *,
     answers: Answers | None = None,
-    models: Models | None = None,
+    provider: Provider | None = None,
     search: SearchEngine | None = None,
 ) -> Tried:
     """Run one step on what is stored, and write nothing.
@@ -97,7 +98,7 @@ async def try_step(
         read: understands recorded answers.
         task: which one.
         answers: what may be answered from the recording; None: all that its last attempt had.
-        models: answer the rest; None: the step ends there.
+        provider: answers the rest; None: the step ends there.
         search: the same for searches.
 
     Raises:
@@ -107,7 +108,7 @@ async def try_step(
         calls = [c for c in recording.calls if c.task_id == task.id]
         answers = Answers(calls, task.attempt)
     executor = Executor(
-        models=RecordedModels(answers, read, models),
+        models=Models(RecordedProvider(answers, read, provider)),
         search=RecordedSearch(answers, search),
         ledger=Unwritten(),
     )
@@ -131,31 +132,29 @@ def leg_of(recording: Recording, flow: CompiledFlow, task: RecordedTask) -> Leg:
         raise EkidenError(
             f"Phase {task.phase} needs the output of phase {missing[0]}, which is not there yet."
         )
-    run = recording.run_of(task)
-    plan = next((t.result for t in recording.beside(task, StepKind.THINK)), None)
-    execute = [t for t in recording.beside(task, StepKind.EXECUTE) if not t.tolerated]
+    beside = [t for t in recording.newest() if t.phase == task.phase]
+    plan = next((t.result for t in beside if t.step == StepKind.THINK), None)
+    execute = [t for t in beside if t.step == StepKind.EXECUTE]
     if task.step != StepKind.THINK and plan is None:
         raise EkidenError(f"Phase {task.phase} {task.step} needs its THINK, which has no result.")
-    if task.step == StepKind.INTEGRATE and any(t.result is None for t in execute):
+    if task.step == StepKind.INTEGRATE and any(
+        t.result is None and t.status != TaskState.FAILED for t in execute
+    ):
         raise EkidenError(f"Phase {task.phase} INTEGRATE needs its EXECUTE, which is not complete.")
+    run = recording.run_of(task)
     return Leg(
         flow=flow,
-        options=Options(gates=recording.gates, models=recording.models),
+        options=Options(),
         input=recording.input,
         phase=task.phase,
         generation=task.generation,
-        outputs={
-            p: text
-            for p, text in recording.outputs.items()
-            if p < task.phase or p in recording.kept
-        },
+        outputs={p: text for p, text in recording.outputs.items() if p < task.phase},
         plan=plan,
         found=[t.result for t in execute if t.result is not None],
-        kept=recording.kept,
         run=Run(
-            feedback=None if run.note is None else Feedback(note=run.note, previous=run.previous),
-            model=run.model,
-            variables=run.variables,
+            None if run.note is None else Feedback(note=run.note, previous=run.previous),
+            None,  # the recording answers, whoever did then
+            run.variables,
         ),
     )
 
@@ -228,8 +227,7 @@ def _differences(
     items = [
         t.item_input
         for t in recording.newest()
-        if (t.phase, t.generation, t.step) == (task.phase, task.generation, StepKind.EXECUTE)
-        and t.item_input is not None
+        if (t.phase, t.step) == (task.phase, StepKind.EXECUTE) and t.item_input is not None
     ]
     if task.step == StepKind.THINK and (items or tried.items):
         then, now = [_value(i) for i in items], [_value(i) for i in tried.items or []]

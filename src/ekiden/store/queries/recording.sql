@@ -2,11 +2,11 @@
 -- JSON columns travel as text, so that what is stored there is what was stored here.
 
 -- name: recorded_session
--- The session itself.
+-- The session itself. What a fork shares travels with it, so it has no parent where it arrives.
 SELECT id::text, status, phase, step, generation, open_tasks, title, input::text, auto_steps,
-       auto_phases, max_retries, retry_delay::text, timeout::text, error::text, created_by,
-       gates::text, models::text, kept, stop::text, failed_items, tolerated_items,
-       waiting_since::text, waited::text, created_at::text, updated_at::text, completed_at::text
+       auto_phases, max_retries, retry_delay::text, timeout::text, error::text, created_at::text,
+       updated_at::text, completed_at::text, created_by, gates::text, models::text, kept::text,
+       stop::text, failed_items, tolerated_items, waiting_since::text, waited::text
 FROM ekiden.sessions WHERE id = $1;
 
 -- name: recorded_flow
@@ -31,10 +31,9 @@ WHERE session_id = $1 ORDER BY started_at, phase, generation;
 
 -- name: recorded_tasks
 -- Every task.
-SELECT id, phase, generation, step, item, status, tolerated, attempt, budget_from,
-       available_at::text,
+SELECT id, phase, generation, step, item, status, attempt, budget_from, available_at::text,
        worker_id, request::text, delivered::text, result::text, reads::text, error::text,
-       created_at::text, started_at::text, completed_at::text
+       created_at::text, started_at::text, completed_at::text, tolerated
 FROM ekiden.api_tasks WHERE session_id = $1 ORDER BY id;
 
 -- name: recorded_attempts
@@ -54,13 +53,12 @@ SELECT id, task_id, attempt, number, kind, provider, model, encode(request_hash,
 FROM ekiden.calls WHERE session_id = $1 ORDER BY id;
 
 -- name: recorded_revisions
--- Every version of its outputs. What a fork shares with its parent is its own from here on.
-SELECT r.id, r.phase, r.generation, r.number, r.author, t.id AS task_id,
-       CASE WHEN t.id IS NULL THEN coalesce(r.output, p.result) END::text AS output,
+-- Every version of its outputs.
+SELECT r.id, r.phase, r.generation, r.number, r.author,
+       CASE WHEN r.fork_of IS NULL THEN r.task_id END AS task_id,
+       CASE WHEN r.fork_of IS NULL THEN r.output ELSE coalesce(r.output, t.result) END::text AS output,
        r.created_at::text, r.approved_at::text, r.approved_by, r.complaint, r.comment
-FROM ekiden.revisions r
-LEFT JOIN ekiden.api_tasks p ON p.id = r.task_id
-LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id AND t.session_id = $1
+FROM ekiden.revisions r LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id
 WHERE r.session_id = $1 ORDER BY r.id;
 
 -- name: recorded_reviews
@@ -76,7 +74,8 @@ FROM ekiden.events WHERE session_id = $1 ORDER BY id;
 
 -- name: recorded_drafts
 -- Its drafts.
-SELECT number, title, body::text, sources::text, created_at::text, generation
+SELECT generation, number, title, body::text, sources::text, created_at::text, status, changed_by,
+       changed_at::text
 FROM ekiden.drafts WHERE session_id = $1 ORDER BY generation, number;
 
 -- name: recorded_budgets
@@ -109,19 +108,19 @@ JOIN json_to_recordset($1::json) AS f(name text, version text) USING (name, vers
 -- The session; no row when it is here already.
 INSERT INTO ekiden.sessions (id, flow_id, status, phase, step, generation, open_tasks, title, input,
                              auto_steps, auto_phases, max_retries, retry_delay, timeout, error,
-                             created_by, gates, models, kept, stop, failed_items, tolerated_items,
-                             waiting_since, waited, created_at, updated_at, completed_at)
+                             created_at, updated_at, completed_at, created_by, gates, models, kept,
+                             stop, failed_items, tolerated_items, waiting_since, waited)
 SELECT s.id, $2, s.status, s.phase, s.step, s.generation, s.open_tasks, s.title, s.input::json,
        s.auto_steps, s.auto_phases, s.max_retries, s.retry_delay, s.timeout, s.error::json,
-       s.created_by, s.gates::jsonb, s.models::jsonb, s.kept, s.stop::json, s.failed_items,
-       s.tolerated_items, s.waiting_since, s.waited, s.created_at, s.updated_at, s.completed_at
+       s.created_at, s.updated_at, s.completed_at, s.created_by, s.gates::jsonb, s.models::jsonb,
+       s.kept::smallint[], s.stop::json, s.failed_items, s.tolerated_items, s.waiting_since, s.waited
 FROM json_to_recordset($1::json)
      AS s(id uuid, status text, phase smallint, step text, generation int, open_tasks int,
           title text, input text, auto_steps boolean, auto_phases boolean, max_retries smallint,
-          retry_delay interval, timeout interval, error text, created_by text, gates text,
-          models text, kept smallint[], stop text, failed_items int, tolerated_items int,
-          waiting_since timestamptz, waited interval, created_at timestamptz,
-          updated_at timestamptz, completed_at timestamptz)
+          retry_delay interval, timeout interval, error text, created_at timestamptz,
+          updated_at timestamptz, completed_at timestamptz, created_by text, gates text,
+          models text, kept text, stop text, failed_items int, tolerated_items int,
+          waiting_since timestamptz, waited interval)
 ON CONFLICT DO NOTHING RETURNING id::text;
 
 -- name: import_workers
@@ -148,18 +147,18 @@ FROM json_to_recordset($1::json)
 -- name: import_tasks
 -- The tasks. What was queued is held: nothing runs here before a person resumes the session.
 INSERT INTO ekiden.api_tasks (id, session_id, flow_id, phase, generation, step, item, status,
-                              awaiting, tolerated, attempt, budget_from, available_at, worker_id,
-                              request, delivered, result, reads, error, created_at, started_at,
-                              completed_at)
-SELECT t.id, $2, $3, t.phase, t.generation, t.step, t.item, t.status, t.status = 'QUEUED',
-       t.tolerated, t.attempt, t.budget_from, t.available_at, t.worker_id, t.request::json, t.delivered::json,
+                              awaiting, attempt, budget_from, available_at, worker_id, request,
+                              delivered, result, reads, error, created_at, started_at, completed_at,
+                              tolerated)
+SELECT t.id, $2, $3, t.phase, t.generation, t.step, t.item, t.status, t.status = 'QUEUED', t.attempt,
+       t.budget_from, t.available_at, t.worker_id, t.request::json, t.delivered::json,
        t.result::json, t.reads::smallint[], t.error::json, t.created_at, t.started_at,
-       t.completed_at
+       t.completed_at, t.tolerated
 FROM json_to_recordset($1::json)
-     AS t(id bigint, phase smallint, generation int, step text, item int, status text,
-          tolerated boolean, attempt int, budget_from int, available_at timestamptz, worker_id bigint, request text, delivered text,
+     AS t(id bigint, phase smallint, generation int, step text, item int, status text, attempt int,
+          budget_from int, available_at timestamptz, worker_id bigint, request text, delivered text,
           result text, reads text, error text, created_at timestamptz, started_at timestamptz,
-          completed_at timestamptz);
+          completed_at timestamptz, tolerated boolean);
 
 -- name: import_attempts
 -- The attempts, and what they logged.
@@ -228,10 +227,13 @@ ORDER BY e.place;
 
 -- name: import_drafts
 -- The drafts.
-INSERT INTO ekiden.drafts (session_id, number, title, body, sources, created_at, generation)
-SELECT $2, d.number, d.title, d.body::json, d.sources::json, d.created_at, d.generation
+INSERT INTO ekiden.drafts (session_id, generation, number, title, body, sources, created_at, status,
+                           changed_by, changed_at)
+SELECT $2, d.generation, d.number, d.title, d.body::json, d.sources::json, d.created_at, d.status,
+       d.changed_by, d.changed_at
 FROM json_to_recordset($1::json)
-     AS d(number int, title text, body text, sources text, created_at timestamptz, generation int);
+     AS d(generation int, number int, title text, body text, sources text, created_at timestamptz,
+          status text, changed_by text, changed_at timestamptz);
 
 -- name: import_budgets
 -- The budgets.

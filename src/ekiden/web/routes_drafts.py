@@ -1,0 +1,97 @@
+"""The board of all drafts: what each says, where it is on its way out, and files to take along."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from ekiden.api.limits import INT64_MAX
+from ekiden.errors import Conflict, NotFound
+from ekiden.store.pages import DraftRow, DraftState
+from ekiden.web.exports import MEDIA_TYPES, export
+from ekiden.web.rendering import HEADERS
+from ekiden.web.shape import Part, shape
+from ekiden.web.texts import Speech
+from ekiden.web.visit import PageRoute, Visit, Visiting
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+_PAGE = 30
+_MOST_EXPORTED = 2000
+_NEXT = {  # what is offered first for a draft in each state
+    DraftState.DRAFT: DraftState.APPROVED,
+    DraftState.APPROVED: DraftState.SCHEDULED,
+    DraftState.SCHEDULED: DraftState.POSTED,
+    DraftState.POSTED: DraftState.ARCHIVED,
+    DraftState.ARCHIVED: DraftState.DRAFT,
+}
+
+
+@router.get("/drafts")
+async def drafts(
+    visit: Visiting,
+    status: str = "",
+    before: Annotated[int | None, Query(ge=1, le=INT64_MAX)] = None,
+) -> Response:
+    """Show the drafts, newest first."""
+    return await _show(visit, status, before)
+
+
+async def _show(
+    visit: Visit, status: str, before: int | None, code: int = 200, *, told: str = ""
+) -> Response:
+    known = DraftState(status) if status in set(DraftState) else None
+    found = await visit.pages.drafts(status=known, before=before, limit=_PAGE + 1)
+    page = found[:_PAGE]
+    return await visit.show(
+        "drafts.html",
+        code=code,
+        drafts=[(d, parts_of(d, visit.t), _NEXT[DraftState(d.status)]) for d in page],
+        states=list(DraftState),
+        counts=await visit.pages.draft_counts(),
+        status=known or "",
+        next_before=page[-1].id if len(found) > _PAGE else None,
+        told=told,
+        now=await visit.pages.now(),
+    )
+
+
+def parts_of(draft: DraftRow, t: Speech) -> Part:
+    """Return a draft's body as parts, under its own title."""
+    return shape({**draft.body, "title": draft.title}, t)
+
+
+@router.get("/drafts.{form}")
+async def exported(visit: Visiting, form: str, status: str = "") -> Response:
+    """Return drafts as a file."""
+    if form not in MEDIA_TYPES:
+        raise NotFound("Drafts are exported as md, csv or json.")
+    known = DraftState(status) if status in set(DraftState) else None
+    found = await visit.pages.drafts(status=known, limit=_MOST_EXPORTED)
+    name = f"drafts-{known.lower()}" if known else "drafts"
+    return Response(
+        export(found, form),
+        media_type=MEDIA_TYPES[form],
+        headers={**HEADERS, "Content-Disposition": f'attachment; filename="{name}.{form}"'},
+    )
+
+
+@router.post("/drafts/{draft}")
+async def move(visit: Visiting, draft: Annotated[int, Path(ge=1, le=INT64_MAX)]) -> Response:
+    """Give a draft another status, if it still has the one that was seen."""
+    form = await visit.form()
+    to, seen = form.get("to", ""), form.get("seen", "")
+    if to not in set(DraftState) or seen not in set(DraftState):
+        raise NotFound("There is no such draft, or no such status.")
+    shown = form.get("status", "")
+    try:
+        await visit.pages.move_draft(
+            draft, DraftState(to), seen=DraftState(seen), actor=visit.actor
+        )
+    except Conflict as error:
+        return await _show(
+            visit, shown, None, 409, told=visit.t("conflict.draft") + " " + error.message
+        )
+    known = f"?status={shown}" if shown in set(DraftState) else ""
+    return visit.see_other(f"/drafts{known}#draft-{draft}")

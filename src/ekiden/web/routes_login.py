@@ -1,0 +1,81 @@
+"""The login, and the files that every page needs, before it as well."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from ekiden.web.assets import assets
+from ekiden.web.door import LOGIN
+from ekiden.web.rendering import page, render
+from ekiden.web.seal import LOGIN_SECONDS
+from ekiden.web.visit import PageRoute, Visit, Visiting
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+_FOR_GOOD = "public, max-age=31536000, immutable"
+
+
+def _inside(url: str) -> str:
+    """Return where to go on to: a path of ours, never another site."""
+    fits = url.startswith("/") and not url.startswith(("//", "/\\")) and url.isprintable()
+    return url if fits and len(url) < 2000 and "\\" not in url else "/"
+
+
+@router.get("/login")
+async def login(
+    visit: Visiting, request: Request, going_to: Annotated[str, Query(alias="next")] = "/"
+) -> Response:
+    """Ask for the key."""
+    wanted = _inside(going_to)
+    if not visit.seal.wants_login:
+        return visit.see_other(wanted)
+    # The strict cookie does not come along from another site's link; a second try from here does.
+    linked = request.headers.get("sec-fetch-site") == "cross-site" and wanted != "/"
+    return _ask(visit, wanted, linked=linked)
+
+
+def _ask(
+    visit: Visit, wanted: str, status: int = 200, *, linked: bool, wrong: bool = False
+) -> Response:
+    html = render(
+        "login.html", visit.t, path="", query="", token=visit.token, wanted=wanted, linked=linked,
+        wrong=wrong, logged_in=False,
+    )  # fmt: skip
+    return visit.answer(html, status)
+
+
+@router.post("/login")
+async def log_in(visit: Visiting) -> Response:
+    """Take the key, and give a login for it."""
+    form = await visit.form()
+    wanted = _inside(form.get("next", "/"))
+    if not visit.seal.is_key(form.get("key", "")):
+        return _ask(visit, wanted, 401, linked=False, wrong=True)
+    visit.keep(LOGIN, visit.seal.login(time.time()), seconds=LOGIN_SECONDS)
+    return visit.see_other(wanted)
+
+
+@router.post("/logout")
+async def log_out(visit: Visiting) -> Response:
+    """Take the login away from this browser."""
+    await visit.form()
+    visit.keep(LOGIN, "", seconds=0)
+    return visit.see_other("/login" if visit.seal.wants_login else "/")
+
+
+@router.get("/static/{version}/{name}")
+async def static(version: str, name: str, request: Request) -> Response:
+    """Return a file. An address of another version has nothing: its page is older or newer."""
+    found = assets().get(name)
+    if found is None or found.version != version:
+        return page("", 404)
+    headers = {"Cache-Control": _FOR_GOOD, "Vary": "Accept-Encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(
+            found.zipped, media_type=found.media_type,
+            headers={**headers, "Content-Encoding": "gzip"},
+        )  # fmt: skip
+    return Response(found.content, media_type=found.media_type, headers=headers)

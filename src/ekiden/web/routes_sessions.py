@@ -1,0 +1,287 @@
+"""Sessions: the list, the inbox, one session live, and what a person decides on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi.responses import StreamingResponse
+
+from ekiden.api.limits import INT64_MAX
+from ekiden.api.sse import stream, stream_of_all
+from ekiden.core.model import SessionState
+from ekiden.errors import Conflict, InputInvalid, StaleRevision
+from ekiden.store.pages import MOST_WAITING, SessionRow
+from ekiden.web.rendering import HEADERS, render
+from ekiden.web.session_view import Material, SessionView, read
+from ekiden.web.spans import dollars
+from ekiden.web.visit import PageRoute, Visit, Visiting
+from ekiden.web.words import told_in
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+_PAGE = 40
+_LONGEST_SEARCH = 200
+_ENDED = {SessionState.COMPLETED, SessionState.CANCELLED}
+_STREAM = {"X-Accel-Buffering": "no"}  # a proxy that buffers would hold events back
+RowId = Annotated[int, Path(ge=1, le=INT64_MAX)]
+Form = dict[str, str]
+Cursor = Annotated[str | None, Query(max_length=36)]
+
+
+# -- lists ---------------------------------------------------------------------------------------
+
+
+@router.get("/")
+async def sessions(
+    visit: Visiting,
+    q: Annotated[str, Query(max_length=_LONGEST_SEARCH)] = "",
+    status: str = "",
+    flow: str = "",
+    cursor: Cursor = None,
+) -> Response:
+    """Show the sessions, newest first."""
+    words = " ".join(q.split()).replace("\0", "")
+    known = status if status in set(SessionState) else ""
+    found = await visit.pages.sessions(
+        flow=flow.replace("\0", "") or None,
+        statuses=[known] if known else [],
+        words=words,
+        after=cursor or None,
+        limit=_PAGE + 1,
+    )
+    page = found[:_PAGE]
+    values: dict[str, Any] = {
+        "rows": [_row(visit, s) for s in page],
+        "next_cursor": page[-1].id if len(found) > _PAGE else None,
+        "asked": {"q": words, "status": known, "flow": flow},
+        "cursor": cursor or "",
+    }
+    if visit.wants_part:
+        return visit.answer(render("_sessions.html", visit.t, **values))
+    return await visit.show(
+        "sessions.html", statuses=list(SessionState), flows=await visit.here.sessions.flows(),
+        **values,
+    )  # fmt: skip
+
+
+@router.get("/inbox")
+async def inbox(visit: Visiting) -> Response:
+    """Show what waits for a person, longest first."""
+    rows = [_row(visit, s) for s in await visit.pages.waiting()]
+    if visit.wants_part:
+        return visit.answer(render("_inbox.html", visit.t, rows=rows, most=MOST_WAITING))
+    return await visit.show("inbox.html", rows=rows, most=MOST_WAITING)
+
+
+def _row(visit: Visit, s: SessionRow) -> dict[str, Any]:
+    """Return a line of a list: the session, its place on the course, who must act."""
+    phases = s.flow_phases
+    kind = _waits(s)
+    return {
+        "session": s,
+        "phase": visit.t.titled(phases[s.phase - 1]) if s.phase <= len(phases) else str(s.phase),
+        "phases": len(phases),
+        "step": visit.t(f"step.{s.step}"),
+        "waits": kind,
+        "cost": dollars(s.cost_usd) if s.cost_usd is not None else "",
+        "done": len(phases) if s.status == SessionState.COMPLETED else s.phase - 1,
+    }
+
+
+def _waits(s: SessionRow) -> str:
+    """Return who must act: a person who reviews, starts or resumes; else nobody."""
+    match SessionState(s.status):
+        case SessionState.AWAITING_REVIEW:
+            return "review"
+        case SessionState.PAUSED if s.stop in {"items", "budget"}:
+            return s.stop
+        case SessionState.FAILED | SessionState.PAUSED:
+            return "resume"
+        case SessionState.RUNNING if s.held:
+            return "start"
+        case _:
+            return ""
+
+
+@router.get("/events")
+async def all_events(visit: Visiting) -> Response:
+    """Say that some session changed, at most once a second."""
+    visit.here.watchers.check_room()
+    body: AsyncIterator[bytes] = stream_of_all(visit.here.watchers)
+    return StreamingResponse(body, media_type="text/event-stream", headers=_STREAM)
+
+
+# -- one session ---------------------------------------------------------------------------------
+
+
+@router.get("/sessions/{session_id}")
+async def session(visit: Visiting, session_id: str) -> Response:
+    """Show a session."""
+    return await show_session(visit, session_id)
+
+
+async def show_session(
+    visit: Visit,
+    session_id: str,
+    *,
+    code: int = 200,
+    told: str = "",
+    typed: dict[str, str] | None = None,
+) -> Response:
+    """Show a session; after a decision that failed, with why and with what was typed."""
+    # Read for this request alone: it shows what this person has just decided.
+    view = SessionView(await read(visit.here.sessions, session_id), visit.t)
+    return await visit.show(
+        "session.html",
+        code=code,
+        view=view,
+        now=view.now,
+        told=told,
+        typed=typed or {},
+        others=visit.here.watchers.watching(view.id),
+    )
+
+
+async def _material(visit: Visit, session_id: str) -> Material:
+    """Read a session once for all who look at it now."""
+    return await visit.here.watchers.ask(
+        ("page", session_id), lambda: read(visit.here.sessions, session_id)
+    )
+
+
+@router.get("/sessions/{session_id}/live")
+async def live(visit: Visiting, session_id: str) -> Response:
+    """Return the parts of a session's page that change by themselves, without any form."""
+
+    async def made() -> str:
+        view = SessionView(await _material(visit, session_id), visit.t)
+        return render("_live.html", visit.t, view=view, now=view.now, parts=True)
+
+    # Once for all who read this language: nothing in it is anybody's own.
+    html = await visit.here.watchers.ask(("live", session_id, visit.t.code), made)
+    return visit.answer(html)
+
+
+@router.get("/sessions/{session_id}/gate")
+async def gate(visit: Visiting, session_id: str) -> Response:
+    """Return the part of a session's page where a person acts."""
+    view = SessionView(await _material(visit, session_id), visit.t)
+    frame = {
+        "token": visit.token,
+        "name": visit.name,
+        "others": max(0, visit.here.watchers.watching(view.id) - 1),  # who asks watches as well
+    }
+    return visit.answer(
+        render("_act.html", visit.t, view=view, now=view.now, told="", typed={}, **frame)
+    )
+
+
+@router.get("/sessions/{session_id}/events")
+async def events(
+    visit: Visiting,
+    session_id: str,
+    after: Annotated[int, Query(ge=0, le=INT64_MAX)] = 0,
+    last_event_id: Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=INT64_MAX)] = None,
+) -> Response:
+    """Follow a session, as ``/api/{flow}/cot-session/{id}/events`` does, with the page's login."""
+    here = visit.here
+    found = await here.sessions.get(session_id)
+    start = after if last_event_id is None else last_event_id
+    if found.status in _ENDED and not await here.sessions.events(found.id, after=start, limit=1):
+        return Response(status_code=204)
+    here.watchers.check_room()
+    body: AsyncIterator[bytes] = stream(here.sessions, here.watchers, found.id, start)
+    return StreamingResponse(body, media_type="text/event-stream", headers=_STREAM)
+
+
+@router.get("/sessions/{session_id}/revisions/{revision}.json")
+async def revision(visit: Visiting, session_id: str, revision: RowId) -> Response:
+    """Return an output as it is stored."""
+    output = await visit.pages.output(session_id, revision)
+    return Response(output.encode(), media_type="application/json", headers=HEADERS)
+
+
+@router.get("/sessions/{session_id}/tasks/{task_id}")
+async def task(visit: Visiting, session_id: str, task_id: RowId) -> Response:
+    """Show all there is of one task."""
+    found = await visit.here.sessions.get(session_id)
+    whole = await visit.pages.task(found.id, task_id)
+    said = await visit.here.sessions.partials.texts(found.id, task_id)
+    return await visit.show(
+        "task.html",
+        session=found,
+        task=whole,
+        phase=visit.t.titled(found.flow_phases[whole.phase - 1]),
+        attempts=await visit.here.sessions.attempts(found.id, task_id),
+        calls=await visit.pages.task_calls(found.id, task_id),
+        said={(p.attempt, p.call): p.text for p in said},
+        now=await visit.pages.now(),
+    )
+
+
+# -- what a person does --------------------------------------------------------------------------
+
+
+async def act(visit: Visit, session_id: str, do: Callable[[Form], Awaitable[object]]) -> Response:
+    """Do what a form asks for, and go back to the session.
+
+    What cannot be done any more is told on the page, which keeps what the person had typed.
+    """
+    form = await visit.form()
+    try:
+        await do(form)
+    except (Conflict, InputInvalid) as error:
+        return await show_session(
+            visit, session_id, code=code_of(error), told=told_of(visit, error), typed=form
+        )
+    return visit.see_other(f"/sessions/{session_id}")
+
+
+def code_of(error: Conflict | InputInvalid) -> int:
+    """Return the status of a decision that could not be taken."""
+    match error:
+        case StaleRevision():
+            return 412
+        case InputInvalid():
+            return 422
+        case _:
+            return 409
+
+
+def told_of(visit: Visit, error: Conflict | InputInvalid) -> str:
+    """Say why, in the reader's language."""
+    if isinstance(error, InputInvalid) and error.problems:
+        return " ".join(told_in(visit.t, said) for _, said in error.problems)
+    return visit.t.maybe(f"conflict.{type(error).__name__}", error.message)
+
+
+@router.post("/sessions/{session_id}/start")
+async def start(visit: Visiting, session_id: str) -> Response:
+    """Let the held tasks go."""
+    return await act(visit, session_id, lambda _form: visit.here.sessions.start(session_id))
+
+
+@router.post("/sessions/{session_id}/pause")
+async def pause(visit: Visiting, session_id: str) -> Response:
+    """Let what runs end, and start nothing new."""
+    return await act(
+        visit, session_id, lambda _f: visit.here.sessions.pause(session_id, actor=visit.actor)
+    )
+
+
+@router.post("/sessions/{session_id}/resume")
+async def resume(visit: Visiting, session_id: str) -> Response:
+    """Go on."""
+    return await act(
+        visit, session_id, lambda _f: visit.here.sessions.resume(session_id, actor=visit.actor)
+    )
+
+
+@router.post("/sessions/{session_id}/cancel")
+async def cancel(visit: Visiting, session_id: str) -> Response:
+    """End it for good."""
+    return await act(
+        visit, session_id, lambda _f: visit.here.sessions.cancel(session_id, actor=visit.actor)
+    )

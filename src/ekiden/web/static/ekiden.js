@@ -1,0 +1,247 @@
+// What the pages do beyond HTML and htmx: hear that something changed, show text as it is written,
+// keep what a person has typed or opened, and show times in the viewer's zone.
+(() => {
+  "use strict";
+  const body = document.body;
+  const lang = document.documentElement.lang;
+  document.documentElement.classList.add("js");
+
+  // -- times ------------------------------------------------------------------------------------
+  const relative = new Intl.RelativeTimeFormat(lang, { numeric: "auto", style: "short" });
+  const exact = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "long" });
+  const units = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+  // The server's clock decides what is past: this one may be wrong.
+  let ahead = 0;
+  const tell = (root) => {
+    for (const time of root.querySelectorAll("time[data-ago]")) {
+      const moment = Date.parse(time.dateTime);
+      const seconds = (moment - Date.now() + ahead) / 1000;
+      const [unit, size] = units.find(([, s]) => Math.abs(seconds) >= s) ?? ["second", 1];
+      time.textContent = relative.format(Math.trunc(seconds / size), unit);
+      time.title = exact.format(moment);
+    }
+  };
+  const sync = (xhr) => {
+    const said = Date.parse(xhr.getResponseHeader("date") ?? "");
+    if (said && Math.abs(Date.now() - said) > 60000) ahead = Date.now() - said;
+  };
+  tell(document);
+  setInterval(() => tell(document), 15000);
+
+  // -- text as it is written --------------------------------------------------------------------
+  const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\u{e0000}-\u{e0fff}]/gu;
+  const shown = (text) =>
+    text.replace(hidden, (c) => `[U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
+  const most = 4000;
+  const heard = new Map(); // "task attempt" → Map(call → {seq, text})
+
+  // Like readable() of the server: JSON without its signs, so that a person can read along.
+  const readable = (said) => {
+    const start = said.trimStart()[0];
+    if ((start !== "{" && start !== "[") || !said.slice(0, 400).includes('":')) return said;
+    let out = "";
+    for (let at = 0; at < said.length; at += 1) {
+      const c = said[at];
+      if (c !== '"') {
+        if (c === ",") out += "\n";
+        else if (/[\p{L}\p{N}.-]/u.test(c)) out += c;
+        continue;
+      }
+      let end = at + 1;
+      while (end < said.length && said[end] !== '"') end += said[end] === "\\" ? 2 : 1;
+      const word = said.slice(at + 1, end).replace(/\\n/g, "\n").replace(/\\t/g, " ").replace(/\\(["\\/])/g, "$1");
+      out += said.slice(end + 1, end + 4).trimStart().startsWith(":") ? `${word.replaceAll("_", " ")}: ` : word;
+      at = end;
+    }
+    return out.split("\n").map((line) => line.trim()).filter(Boolean).join("\n");
+  };
+
+  const write = (pane) => {
+    const calls = heard.get(`${pane.dataset.task} ${pane.dataset.attempt}`);
+    if (!calls) return;
+    const texts = [...calls.entries()].sort(([a], [b]) => a - b).map(([, c]) => readable(c.text));
+    const text = texts.filter(Boolean).join("\n\n");
+    const atEnd = pane.scrollHeight - pane.scrollTop - pane.clientHeight < 40;
+    pane.textContent = shown(text.length > most ? `… ${text.slice(-most)}` : text);
+    if (atEnd) pane.scrollTop = pane.scrollHeight;
+  };
+  const due = new Set();
+  const hear = (piece) => {
+    const key = `${piece.taskId} ${piece.attempt}`;
+    if (!heard.has(key)) heard.set(key, new Map());
+    const calls = heard.get(key);
+    const call = calls.get(piece.call) ?? { seq: 0, text: "" };
+    if (piece.seq <= call.seq) return; // a new connection tells it from the beginning
+    calls.set(piece.call, { seq: piece.seq, text: call.text + piece.text });
+    if (!due.size) requestAnimationFrame(() => {
+      for (const k of due) {
+        const [task, attempt] = k.split(" ");
+        const pane = document.querySelector(`.said-text[data-task="${task}"][data-attempt="${attempt}"]`);
+        if (pane) write(pane);
+      }
+      due.clear();
+    });
+    due.add(key);
+  };
+
+  // -- that something changed -------------------------------------------------------------------
+  const connection = document.getElementById("connection");
+  const decided = /^(gate_|session_|output_|phase_|items_|budget_|task_failed|step_started)/;
+  let waiting = false;
+  let decisive = false;
+  const changed = (type) => {
+    decisive ||= decided.test(type);
+    if (waiting) return;
+    waiting = true;
+    setTimeout(() => {
+      waiting = false;
+      htmx.trigger(body, "ekiden:changed");
+      if (decisive) htmx.trigger(body, "ekiden:decided");
+      decisive = false;
+    }, 30); // events of one commit come together
+  };
+  const follow = (url) => {
+    const base = new URL(url, location.href);
+    let last = base.searchParams.get("after");
+    let tries = 0;
+    let source;
+    let lost;
+    const types = ["changed", "session_created", "session_paused", "session_resumed",
+      "session_cancelled", "session_completed", "step_started", "task_completed", "task_retried",
+      "task_failed", "task_rescued", "task_released", "result_delivered", "gate_opened",
+      "gate_approved", "gate_seconded", "gate_rejected", "gate_reminded", "output_edited",
+      "phase_rerun", "item_dropped", "items_failed", "items_accepted", "items_retried",
+      "budget_reached", "budget_set"];
+    const listen = () => {
+      if (last !== null) base.searchParams.set("after", last);
+      source = new EventSource(base);
+      source.onopen = () => {
+        clearTimeout(lost);
+        connection.hidden = true;
+        if (tries) changed("session_"); // whatever happened meanwhile
+        tries = 0;
+      };
+      source.onerror = () => {
+        tries += 1;
+        clearTimeout(lost);
+        if (document.querySelector("[data-ended]")) return source.close();
+        lost = setTimeout(() => {
+          connection.textContent = body.dataset.lost;
+          connection.hidden = false;
+        }, 3000);
+        if (source.readyState === EventSource.CLOSED)
+          setTimeout(listen, Math.min(1000 * 2 ** Math.min(tries, 4), 15000) * (0.7 + Math.random() * 0.3));
+      };
+      for (const type of types)
+        source.addEventListener(type, (event) => {
+          if (event.lastEventId) last = event.lastEventId;
+          changed(type);
+        });
+      source.addEventListener("partial", (event) => hear(JSON.parse(event.data)));
+    };
+    listen();
+    addEventListener("pagehide", () => source.close());
+    addEventListener("pageshow", (event) => {
+      if (event.persisted) { tries = 1; listen(); }
+    });
+  };
+
+  // -- keeping what a person has typed or opened ------------------------------------------------
+  const dirty = (root) =>
+    [...root.querySelectorAll("textarea, input:not([type=hidden])")].some((f) =>
+      f.type === "checkbox" ? f.checked !== f.defaultChecked : f.value !== f.defaultValue);
+  const last = new Map(); // id → HTML as it was sent
+  const keep = (target, html) => {
+    const open = new Set([...target.querySelectorAll("details[id][open]")].map((d) => d.id));
+    const known = new Set([...target.querySelectorAll("details[id]")].map((d) => d.id));
+    for (const details of html.querySelectorAll("details[id]"))
+      if (known.has(details.id)) details.open = open.has(details.id);
+  };
+  body.addEventListener("htmx:beforeSwap", (event) => {
+    const { target, xhr } = event.detail;
+    sync(xhr);
+    if (xhr.status >= 500 || (xhr.status >= 400 && target.matches("[data-live]"))) {
+      event.detail.shouldSwap = false; // what is shown was right; the next change asks again
+      return;
+    }
+    if (xhr.responseURL && new URL(xhr.responseURL).pathname === "/login") {
+      event.detail.shouldSwap = false;
+      location.reload();
+      return;
+    }
+    if (target.id === "act") {
+      const now = document.getElementById("top");
+      const seen = target.querySelector("[name=revision]")?.value ?? "";
+      if (dirty(target)) {
+        const fresh = new DOMParser().parseFromString(event.detail.serverResponse, "text/html");
+        const other = fresh.querySelector("[name=revision]")?.value ?? "";
+        if (other !== seen || now?.dataset.status !== "AWAITING_REVIEW")
+          target.querySelector(".moved-on")?.removeAttribute("hidden");
+        event.detail.shouldSwap = false;
+      } else if (target.contains(document.activeElement) && seen && seen === event.detail.serverResponse.match(/name="revision" value="(\d*)"/)?.[1]) {
+        event.detail.shouldSwap = false; // the same gate: the focus stays
+      }
+    }
+  });
+  body.addEventListener("htmx:oobBeforeSwap", (event) => {
+    const { target, fragment } = event.detail;
+    const fresh = fragment.firstElementChild ?? fragment;
+    const html = fresh.outerHTML ?? "";
+    if (last.get(target.id) === html) event.detail.shouldSwap = false;
+    else {
+      last.set(target.id, html);
+      keep(target, fragment);
+    }
+  });
+  const dress = (root) => {
+    tell(root);
+    for (const pane of root.querySelectorAll(".said-text")) {
+      write(pane);
+      pane.scrollTop = pane.scrollHeight;
+    }
+  };
+  body.addEventListener("htmx:oobAfterSwap", (event) => dress(document.getElementById(event.detail.target.id) ?? document));
+  body.addEventListener("htmx:afterSwap", () => dress(document));
+
+  // -- small helps ------------------------------------------------------------------------------
+  body.addEventListener("click", async (event) => {
+    const button = event.target.closest("button.copy");
+    if (!button) return;
+    await navigator.clipboard.writeText(button.dataset.copy);
+    const before = button.textContent;
+    button.textContent = body.dataset.copied;
+    setTimeout(() => { button.textContent = before; }, 1500);
+  });
+  body.addEventListener("submit", (event) => {
+    // Twice in a second is once; the server knows that too.
+    const form = event.target;
+    if (form.dataset.sent) event.preventDefault();
+    form.dataset.sent = "1";
+    setTimeout(() => delete form.dataset.sent, 1500);
+  });
+  body.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.matches("input, textarea, select, [contenteditable]")) return;
+    const wanted = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+    if (wanted) { wanted.focus(); wanted.scrollIntoView({ block: "center" }); return; }
+    if (event.key === "/") {
+      const search = document.querySelector("input[type=search]");
+      if (search) { event.preventDefault(); search.focus(); }
+    }
+    if (event.key === "j" || event.key === "k") {
+      const lines = [...document.querySelectorAll(".line-link")];
+      const at = lines.indexOf(document.activeElement);
+      lines[Math.max(0, Math.min(lines.length - 1, at + (event.key === "j" ? 1 : -1)))]?.focus();
+    }
+  });
+
+  // On a phone the way to the decision stays in sight until the decision is.
+  const decision = document.getElementById("act");
+  if (decision)
+    new IntersectionObserver(([seen]) =>
+      document.documentElement.classList.toggle("at-decision", seen.isIntersecting)).observe(decision);
+
+  for (const pane of document.querySelectorAll(".said-text")) pane.scrollTop = pane.scrollHeight;
+  const url = body.dataset.events;
+  if (url && !document.querySelector("[data-ended]")) follow(url);
+})();

@@ -1,0 +1,342 @@
+"""Reading and deciding over plain HTTP: everything here works in a browser that runs no scripts."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import httpx2
+import pytest
+
+from ekiden.errors import ModelRefused
+from ekiden.providers.protocol import ModelRequest
+from tests.scripted import Said
+from tests.web.conftest import person_of
+from tests.web.content import sensible
+from tests.web.site import INPUT_JA, Person, Site
+
+
+async def test_a_person_without_scripts_takes_a_theme_from_the_form_to_the_drafts(
+    site: Site, person: Person
+):
+    await site.work()
+    form = await person.get("/new")
+    assert form.url.path == "/new/viral"
+    made = await person.send_form(
+        form, "/new/viral", **{"f.theme": "slow tea", "f.platform": "X", "f.language": "en",
+                               "f.style": "warm", "auto_steps": "on"},
+    )  # fmt: skip
+    url = made.url.path
+    session = url.removeprefix("/sessions/")
+    for phase in range(1, 5):
+        await site.until(session, phase=phase)
+        page = await person.get(url)
+        assert "Your decision" in page.text
+        after = await person.send_form(page, f"{url}/approve", name="Mika", comment=f"ok {phase}")
+        assert after.status_code == 200
+        assert after.url.path == url
+    await site.until(session, "COMPLETED")
+    reviews = await site.sessions.reviews.of(session)
+    assert [(r.phase, r.verb, r.actor, r.comment) for r in reviews] == [
+        (n, "approve", "Mika", f"ok {n}") for n in range(1, 5)
+    ]
+    assert "Finished: the drafts are ready." in (await person.get(url)).text
+    drafts = await person.get("/drafts")
+    assert "Your kettle is in a hurry." in drafts.text
+    assert "of 280 as X counts" in drafts.text
+
+
+async def test_the_list_finds_by_title_and_state_and_turns_its_pages(site: Site, person: Person):
+    await site.work()
+    for number in range(43):
+        await site.begin(title=f"number {number} 駅伝")
+    first = await person.get("/")
+    assert first.text.count('class="line-link"') == 40
+    older = re.search(r'rel="next" href="([^"]+)"', first.text)
+    assert older
+    second = await person.get(older[1].replace("&amp;", "&"))
+    assert second.text.count('class="line-link"') == 3
+    assert (await person.get("/?q=NUMBER+7+駅")).text.count('class="line-link"') == 1
+    assert (await person.get("/?q=%25")).text.count('class="line-link"') == 0
+    assert (await person.get("/?status=CANCELLED")).text.count('class="line-link"') == 0
+    assert "No session fits." in (await person.get("/?q=nothing")).text
+
+
+async def test_the_inbox_has_what_waits_for_a_person_longest_first(site: Site, person: Person):
+    assert "Nothing waits for you" in (await person.get("/inbox")).text
+    await site.work()
+    first, second = await site.begin(title="first"), await site.begin(title="second")
+    third = await site.begin(title="third")
+    for session in (first, second, third):
+        await site.until(session)
+    await site.sessions.cancel(third, actor="me")
+    await site.pool.execute(  # the later one has waited longer
+        "UPDATE ekiden.sessions SET waiting_since = waiting_since - interval '1 hour'"
+        " WHERE id = $1",
+        second,
+    )
+    text = (await person.get("/inbox")).text
+    assert re.findall(r'line-title">(\w+)<', text) == ["second", "first"]
+    assert '<span class="badge">2<' in text
+
+
+async def test_a_form_that_is_sent_twice_makes_one_session(site: Site, person: Person):
+    await site.work()
+    form = await person.get("/new/viral")
+    fields = {"f.theme": "tea", "f.platform": "X", "f.language": "en"}
+    urls = {(await person.send_form(form, "/new/viral", **fields)).url.path for _ in range(3)}
+    assert len(urls) == 1
+    assert len(await site.sessions.find()) == 1
+
+
+async def test_problems_stand_beside_their_fields_and_nothing_typed_is_lost(
+    site: Site, person: Person
+):
+    await site.work()
+    form = await person.get("/new/viral")
+    answer = await person.send_form(
+        form, "/new/viral", **{"f.theme": "", "f.style": "x" * 90, "f.platform": "MySpace",
+                               "max_retries": "lots", "title": "kept title"},
+    )  # fmt: skip
+    assert answer.status_code == 422
+    assert re.search(r'id="f-theme-wrong">is required<', answer.text)
+    assert re.search(r'id="f-style-wrong">must have at most 80 characters<', answer.text)
+    assert re.search(r'id="f-platform-wrong">must be one of: X, ', answer.text)
+    assert "x" * 90 in answer.text
+    assert 'value="kept title"' in answer.text
+    assert await site.sessions.find() == []
+    japanese = await person.post(
+        "/new/viral?lang=ja",
+        data=dict(re.findall(r'name="(token|once)" value="([^"]*)"', answer.text)),
+    )
+    assert 'id="f-theme-wrong">必須です<' in japanese.text
+
+
+async def test_the_language_is_the_browsers_until_somebody_chooses(site: Site, person: Person):
+    async def language(**headers: str) -> str:
+        text = (await person.get("/", headers=headers)).text
+        found = re.search(r'<html lang="(\w+)">', text)
+        assert found
+        return found[1]
+
+    assert await language() == "en"
+    assert await language(**{"Accept-Language": "ja-JP,ja;q=0.9,en;q=0.5"}) == "ja"
+    assert await language(**{"Accept-Language": "fr, en;q=0.2, ja;q=0.1"}) == "en"
+    assert await language(**{"Accept-Language": "ja;q=nonsense,;;,en"}) == "en"
+    assert "新しいセッション" in (await person.get("/?lang=ja")).text
+    assert await language() == "ja"
+    await person.get("/?lang=en")
+    assert await language(**{"Accept-Language": "ja"}) == "en"
+
+
+async def test_a_japanese_session_reads_in_japanese(site: Site, person: Person):
+    await site.work()
+    session = await site.begin(INPUT_JA)
+    await site.pass_gates(session, to=4)
+    text = (await person.get(f"/sessions/{session}?lang=ja")).text
+    for said in (
+        "3本の投稿を書く",
+        "あなたの判断",
+        "承認して次へ",
+        "Xの数え方で",
+        "お昼、まだ画面の前で",
+    ):
+        assert said in text, said
+
+
+async def test_what_is_not_there_is_a_page_that_says_so(site: Site, person: Person):
+    missing = "00000000-0000-7000-8000-000000000000"
+    session = f"/sessions/{missing}"
+    for path in (
+        session, "/sessions/x", f"{session}/tasks/1", f"{session}/tasks/99999999999999999999",
+        "/new/none", "/drafts.exe", f"{session}/revisions/1.json", f"{session}/edit?phase=1",
+    ):  # fmt: skip
+        answer = await person.get(path)
+        assert answer.status_code == 404, path
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert "There is nothing here" in answer.text, path
+
+
+async def test_a_failed_session_says_what_happened_and_what_to_do(site: Site, person: Person):
+    refuses = [True]
+    answer = sensible()
+
+    async def script(request: ModelRequest) -> Said:
+        if refuses[0]:
+            raise ModelRefused("Incorrect API key provided.")
+        return await answer(request)
+
+    await site.work(script)
+    session = await site.begin()
+    await site.until(session, "FAILED")
+    page = await person.get(f"/sessions/{session}")
+    assert "The model refused the request." in page.text
+    assert "Check the key, the quota and the input" in page.text
+    assert "Incorrect API key provided." in page.text
+    (task,) = await site.sessions.tasks(session)
+    debug = (await person.get(f"/sessions/{session}/tasks/{task.id}")).text
+    for shown in ("Incorrect API key provided.", "scripted:writer-1", "QueriesAnswer", "attempt 1"):
+        assert shown in debug, shown
+    refuses[0] = False
+    await person.send_form(page, f"/sessions/{session}/resume")
+    await site.until(session)
+
+
+async def test_pages_are_small_on_the_wire(site: Site, person: Person):
+    await site.work()
+    for number in range(41):
+        await site.begin(title=f"A title of a usual length, number {number}")
+    first = await person.get("/", headers={"Accept-Encoding": "gzip"})
+    size = len(first.content)
+    for url in re.findall(r'(?:href|src)="(/static/[^"]+)"', first.text):
+        async with person.stream("GET", url) as answer:
+            size += sum([len(part) async for part in answer.aiter_raw()])
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert size <= 100_000
+    assert (await person.get("/static/0123456789ab/ekiden.js")).status_code == 404
+
+
+async def test_drafts_move_on_and_two_people_do_not_move_one_twice(site: Site, person: Person):
+    await site.work()
+    session = await site.begin(auto_phases=True)
+    await site.until(session, "COMPLETED")
+    page = await person.get("/drafts")
+    (draft, *_) = await site.sessions.pages.drafts()
+    await person.send_form(page, f"/drafts/{draft.id}", to="APPROVED", name="Mika")
+    late = await person.send_form(page, f"/drafts/{draft.id}", to="ARCHIVED")
+    assert late.status_code == 409
+    assert "Somebody moved this draft before you." in late.text
+    (found,) = [d for d in await site.sessions.pages.drafts() if d.id == draft.id]
+    assert (found.status, found.changed_by) == ("APPROVED", "Mika")
+    assert "Your kettle" in (await person.get("/drafts?status=DRAFT")).text or draft.number
+
+
+async def test_drafts_leave_as_markdown_csv_and_json(site: Site, person: Person):
+    await site.work()
+    session = await site.begin({**INPUT_JA, "theme": "=HYPERLINK(1)"}, auto_phases=True)
+    await site.until(session, "COMPLETED")
+    json_ = await person.get("/drafts.json")
+    assert [d["sessionId"] for d in json_.json()] == [session] * 3
+    csv = await person.get("/drafts.csv")
+    assert csv.content.startswith(b"\xef\xbb\xbf")
+    assert ",=HYPERLINK" not in csv.text
+    assert "'=HYPERLINK(1)" in csv.text
+    markdown = await person.get("/drafts.md?status=DRAFT")
+    assert markdown.text.count("\n```text\n") == 3
+    for answer in (json_, csv, markdown):
+        assert answer.headers["content-disposition"].startswith("attachment;")
+    assert (await person.get("/drafts.json?status=POSTED")).json() == []
+
+
+async def test_who_has_a_key_must_log_in_and_may_log_out(site: Site):
+    async with person_of(site, api_key="open sesame") as person:
+        asked = await person.get("/?q=a b")
+        assert asked.url.path == "/login"
+        wrong = await person.send_form(asked, "/login", key="open")
+        assert wrong.status_code == 401
+        assert "This key is not valid." in wrong.text
+        inside = await person.send_form(asked, "/login", key="open sesame")
+        assert (inside.status_code, inside.url.path) == (200, "/")
+        assert inside.url.params["q"] == "a b"
+        cookie = next(c for c in person.cookies.jar if c.name == "ekiden_login")
+        assert "sesame" not in cookie.value
+        assert cookie.has_nonstandard_attr("HttpOnly")
+        assert cookie.get_nonstandard_attr("SameSite") == "strict"
+        # The login is for pages; the API wants the key.
+        assert (await person.get("/api/flows")).status_code == 401
+        await person.send_form(inside, "/logout")
+        assert (await person.get("/")).url.path == "/login"
+        for forged in (
+            "",
+            "9999999999.x.y",
+            cookie.value[:-1] + ("1" if cookie.value[-1] == "0" else "0"),
+            f"9{cookie.value}",
+        ):
+            person.cookies.set("ekiden_login", forged, domain="localhost.local")
+            assert (await person.get("/inbox")).url.path == "/login", forged
+
+
+async def test_a_login_ends_and_goes_nowhere_else(site: Site, monkeypatch: pytest.MonkeyPatch):
+    async with person_of(site, api_key="k") as person:
+        for elsewhere in (
+            "https://evil.example",
+            "//evil.example",
+            "/\\evil.example",
+            "javascript:x",
+        ):
+            asked = await person.get("/login", params={"next": elsewhere})
+            inside = await person.send_form(asked, "/login", key="k")
+            assert inside.url.host == "localhost"
+            assert inside.url.path == "/"
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 12 * 3600 + 1)
+        assert (await person.get("/")).url.path == "/login"
+
+
+async def test_a_form_of_somebody_else_changes_nothing(site: Site, person: Person):
+    await site.work()
+    session = await site.begin()
+    await site.until(session)
+    page = await person.get(f"/sessions/{session}")
+    token = re.search(r'name="token" value="(\w+)"', page.text)
+    assert token
+    async with person_of(site) as stranger:
+        for given in ({"x": "1"}, {"token": ""}, {"token": "x"}, {"token": token[1]}):
+            answer = await stranger.post(f"/sessions/{session}/approve", data=given)
+            assert answer.status_code == 403, given
+            assert "This form is too old" in answer.text
+    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        answer = await person.post(
+            f"/sessions/{session}/approve", data={"token": token[1]}, headers=headers
+        )
+        assert answer.status_code == 403
+    for body, kind, status in (
+        (b'{"token": "x"}', "application/json", 415), (b"", "", 415),
+        (b"token=%ff", "application/x-www-form-urlencoded", 400),
+        (b"x" * 2_000_000, "application/x-www-form-urlencoded", 413),
+        (b"&".join(b"a=1" for _ in range(600)), "application/x-www-form-urlencoded", 400),
+    ):  # fmt: skip
+        answer = await person.post(
+            f"/sessions/{session}/approve", content=body, headers={"Content-Type": kind}
+        )
+        assert answer.status_code == status
+    assert (await site.sessions.get(session)).status == "AWAITING_REVIEW"
+
+
+async def test_no_get_of_a_page_decides_anything(site: Site, person: Person):
+    await site.work()
+    session = await site.begin()
+    await site.until(session)
+    for verb in (
+        "approve",
+        "reject",
+        "accept",
+        "retry",
+        "budget",
+        "start",
+        "pause",
+        "resume",
+        "cancel",
+    ):
+        answer = await person.get(f"/sessions/{session}/{verb}")
+        assert answer.status_code in {404, 405}, verb
+    task = (await site.sessions.tasks(session))[0].id
+    before = await site.pool.fetchval("SELECT max(id) FROM ekiden.events")
+    for path in ("", "/live", "/gate", "/edit?phase=1", "/rerun", f"/tasks/{task}"):
+        assert (await person.get(f"/sessions/{session}{path}")).status_code == 200, path
+    assert await site.pool.fetchval("SELECT max(id) FROM ekiden.events") == before
+
+
+async def test_every_page_forbids_what_it_does_not_need(site: Site, person: Person):
+    await site.work()
+    session = await site.begin(auto_phases=True)
+    await site.until(session, "COMPLETED")
+    for path in ("/", "/inbox", "/new/viral", "/drafts", "/monitoring", "/settings", "/login",
+                 f"/sessions/{session}", "/sessions/x"):  # fmt: skip
+        answer: httpx2.Response = await person.get(path)
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';"), path
+        assert "unsafe" not in policy
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert " style=" not in answer.text, path
+        assert not re.search(r"\son\w+=", answer.text), path
