@@ -56,7 +56,10 @@ async def test_what_others_wrote_cannot_steer_the_terminal(
     program: Program, database: str, at_gate: str
 ) -> None:
     async with open_pool(database) as pool:
-        await pool.execute("UPDATE ekiden.sessions SET title = E'\\x1b[2Jboo', status = 'RUNNING'")
+        await pool.execute(
+            "UPDATE ekiden.sessions SET title = E'\\x1b[2Jboo', status = 'RUNNING',"
+            " waiting_since = NULL"
+        )
         sessions = Sessions(pool, database)
         seen = await look(sessions, Counting(sessions.metrics), None)
     out = io.StringIO()
@@ -68,7 +71,7 @@ async def test_what_others_wrote_cannot_steer_the_terminal(
 def test_in_a_terminal_it_stays_until_ctrl_c(program: Program, tmp_path: Path) -> None:
     leader, follower = pty.openpty()
     command = [str(Path(sys.executable).with_name("ekiden")), "top", "--every", "0.5"]
-    environment = program._environment | {"TERM": "xterm", "COLUMNS": "160", "LINES": "50"}
+    environment = program.environment | {"TERM": "xterm", "COLUMNS": "160", "LINES": "50"}
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdin=follower, stdout=follower, stderr=follower
     ) as process:

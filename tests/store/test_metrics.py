@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ekiden.core.histogram import GROWTH, bucket_of
-from ekiden.core.metrics import Fact, Measure, Window
+from ekiden.core.histogram import GROWTH, PERCENTILE_ERROR, bucket_of
+from ekiden.core.metrics import Fact, Measure, Window, calls
 from ekiden.store import metrics as module
 from ekiden.store.connection import APPLICATION
 from ekiden.store.metrics import Metrics
@@ -65,7 +65,8 @@ async def test_minutes_hours_days_and_ever_have_the_same_sums(relay: Relay):
         "SELECT width, sum(n), sum(seconds) FROM ekiden.metric_rollups GROUP BY width"
     )
     assert len(sums) == 4
-    assert len({row[1:] for row in sums}) == 1
+    assert len({n for _, n, _ in sums}) == 1
+    assert [s for *_, s in sums] == pytest.approx([sums[0][2]] * 4)
 
 
 async def test_the_buckets_of_sql_are_those_of_python(relay: Relay):
@@ -109,6 +110,32 @@ async def test_many_may_count_at_once(relay: Relay):
     facts = await counted(relay)
     assert count(facts, Measure.ATTEMPT) == 13
     assert count(facts, Measure.STEP, step="EXECUTE") == 1
+
+
+async def test_a_step_that_goes_on_without_an_item_is_closed_by_giving_it_up(relay: Relay):
+    one, other = await relay.executing(2)
+    await relay.complete(advance(one))
+    assert count(await counted(relay), Measure.STEP, step="EXECUTE") == 0
+    assert await relay.tasks.drop_item(other, ERROR, goes_on_with=0.5)
+    facts = await counted(relay)
+    assert count(facts, Measure.STEP, step="EXECUTE") == 1
+    assert count(facts, Measure.ATTEMPT, outcome="FAILED") == 1
+
+
+async def test_the_first_token_of_a_streamed_call_is_timed(relay: Relay):
+    task = await relay.started()
+    await relay.connection.execute(
+        "INSERT INTO ekiden.calls (session_id, task_id, attempt, number, kind, provider, model,"
+        " request_hash, request, answer, outcome, started_at, finished_at, first_token)"
+        " SELECT $1, $2, 1, n, 'ask', 'p', 'm', '', '', 'x', 'ANSWERED', now() - interval '4 s',"
+        " now(), CASE WHEN n > 1 THEN interval '2 s' END FROM generate_series(1, 3) n",
+        task.session_id,
+        task.id,
+    )
+    found = calls(await counted(relay))
+    assert (found.time.n, found.first_token.n) == (3, 2)
+    assert found.first_token.seconds == pytest.approx(4)
+    assert found.first_token.quantile(0.5) == pytest.approx(2, rel=PERCENTILE_ERROR)
 
 
 async def test_an_error_that_postgres_cannot_read_holds_nothing_up(relay: Relay):
@@ -167,7 +194,7 @@ async def test_the_present_is_what_the_tables_say(relay: Relay):
 async def test_a_review_is_measured_from_its_gate(relay: Relay):
     session = await relay.at_gate()
     await relay.connection.execute(
-        "UPDATE ekiden.events SET created_at = created_at - interval '1 h' WHERE session_id = $1",
+        "UPDATE ekiden.sessions SET waiting_since = waiting_since - interval '1 h' WHERE id = $1",
         session,
     )
     await relay.sessions.approve(session, actor="a person")

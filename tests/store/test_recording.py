@@ -41,6 +41,9 @@ async def rich(relay: Relay) -> str:
         advance(execute[1]),
     )
     await relay.complete(gate(integrate))
+    await relay.connection.execute(
+        "INSERT INTO ekiden.budgets (session_id, phase, max_cost_usd) VALUES ($1, 0, 0.1)", session
+    )
     return session
 
 
@@ -79,6 +82,20 @@ async def test_a_session_comes_out_as_it_went_in(relay: Relay):
     assert min(task["id"] for task in again["tasks"]) == 5000
     assert without_ids(again) == without_ids(taken)
     assert red(await check(relay.dsn)) == before
+
+
+async def test_nobody_is_told_of_its_history_again(relay: Relay):
+    await relay.connection.execute(
+        "INSERT INTO ekiden.webhooks (url, secret, events)"
+        " VALUES ('https://example.org', 'whsec_x', '{session.waiting}')"
+    )
+    session = await rich(relay)
+    assert await relay.row("SELECT count(*) FROM ekiden.errands") == (1,)
+    taken = await relay.sessions.recordings.take(session)
+    await relay.connection.execute("DELETE FROM ekiden.errands")
+    await emptied(relay)
+    await relay.sessions.recordings.put(taken)
+    assert await relay.row("SELECT count(*) FROM ekiden.errands") == (0,)
 
 
 async def test_it_goes_on_here_when_a_person_lets_it(relay: Relay):

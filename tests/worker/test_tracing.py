@@ -108,6 +108,9 @@ async def test_the_environment_turns_it_on(house: House, monkeypatch: pytest.Mon
         monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
         assert not tracing.set_up()
         monkeypatch.delenv("OTEL_SDK_DISABLED")
+        providers: list[TracerProvider] = []
+        use = tracing.use
+        monkeypatch.setattr(tracing, "use", lambda p: (providers.append(p), use(p)))
         assert tracing.set_up()
         try:
             await run(house)
@@ -115,7 +118,8 @@ async def test_the_environment_turns_it_on(house: House, monkeypatch: pytest.Mon
                 while not collector.requests:
                     await asyncio.sleep(0.02)
         finally:
-            tracing.use(None)
+            use(None)
+            await asyncio.to_thread(providers[0].shutdown)
         assert collector.requests[0].path == "/v1/traces"
         assert b"phase 1 THINK" in collector.requests[0].body
 

@@ -66,6 +66,10 @@ def _of_facts(facts: list[Fact]) -> Iterator[Metric]:
         (*_STEP, "source", "outcome"),
     )  # fmt: skip
     yield _histogram(
+        facts, Measure.TOKEN, "ekiden_first_token_seconds", "Streamed calls, until the first text.",
+        ("flow", "source"),
+    )  # fmt: skip
+    yield _histogram(
         facts, Measure.HUMAN, "ekiden_review_wait_seconds", "From an open gate to its review.",
         ("flow", "phase", "outcome"),
     )  # fmt: skip

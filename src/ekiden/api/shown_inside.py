@@ -125,6 +125,11 @@ class CallInsideShown(Shown):
     started_at: datetime
     finished_at: datetime
     seconds: float
+    first_token_s: float | None = Field(description="until the first text, when it was streamed")
+    request_id: str | None = Field(description="the provider's own, for its support")
+    price_version: str | None = Field(description="which price list the cost is from")
+    finish_reason: str | None
+    citations: Any = Field(description="what the provider says it read: url, title, published")
     request: Any = Field(description="messages, schema and parameters, as they were asked")
     request_hash: str = Field(description="SHA-256, hex: equal requests have equal hashes")
     answer_bytes: int | None = Field(description="its length; all of it is at .../answer")
@@ -136,11 +141,14 @@ class CallInsideShown(Shown):
         fields = {
             name: getattr(call, name)
             for name in cls.model_fields
-            if name not in {"seconds", "request", "answer"}
+            if name not in {"seconds", "first_token_s", "request", "answer"}
         }
         return cls(
             **fields,
             seconds=round((call.finished_at - call.started_at).total_seconds(), 4),
+            first_token_s=None
+            if call.first_token is None
+            else round(call.first_token.total_seconds(), 4),
             request=_json_or_text(call.request),
             answer=None if call.answer is None else call.answer.decode("utf-8", "replace"),
         )

@@ -86,6 +86,7 @@ class CallsShown(Shown):
     wrong: int = Field(description="FAILED or INVALID")
     error_rate: float | None
     time: Durations
+    first_token: Durations = Field(description="of streamed calls: until the first text")
     input_tokens: int
     output_tokens: int
     cost_usd: float
@@ -100,6 +101,7 @@ class CallsShown(Shown):
             wrong=found.wrong,
             error_rate=_rounded(found.error_rate),
             time=Durations.of(found.time),
+            first_token=Durations.of(found.first_token),
             input_tokens=found.input_tokens,
             output_tokens=found.output_tokens,
             cost_usd=float(found.cost_usd),

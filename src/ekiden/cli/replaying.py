@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from ekiden.cli import exits
-from ekiden.cli.compose import Database, Parts, open_parts, open_store, run_async
+from ekiden.cli.compose import Database, open_parts, open_store, run_async
 from ekiden.cli.words import clean, one_line, readable, to_json
 from ekiden.config import Settings, load_settings
 from ekiden.core import recording as files
@@ -58,7 +58,7 @@ def step(
     flows = load_flows(references)
     settings = load_settings()
 
-    async def main(database: Database) -> tuple[RecordedTask, Tried, Parts]:
+    async def main(database: Database) -> tuple[RecordedTask, Tried, str]:
         async with AsyncExitStack() as stack:
             pool, sessions = await stack.enter_async_context(open_store(database))
             recording = _from_file(session)
@@ -67,23 +67,29 @@ def step(
             flow = find_flow(flows, recording.flow)
             task = _task(recording, flow, phase, kind, item)
             parts = await stack.enter_async_context(open_parts(settings, pool, database.dsn()))
+            provider = parts.models.of(
+                flow=flow.name,
+                phase=task.phase,
+                step=task.step,
+                wanted=recording.wanted_model(task),
+            )
             tried = await try_step(
                 recording,
                 flow,
                 read_recorded,
                 task,
                 answers=Answers([], task.attempt) if fresh else None,
-                provider=parts.provider,
+                provider=provider,
                 search=parts.search,
             )
-            return task, tried, parts
+            return task, tried, f"{provider.name}:{provider.model}"
 
     with Database(settings) as database:
-        task, tried, parts = run_async(main(database))
+        task, tried, model = run_async(main(database))
     if machine:
         typer.echo(to_json(_tried_as_json(task, tried)))
     else:
-        _tell_step(task, tried, parts)
+        _tell_step(task, tried, model)
     return exits.COMPLETED if tried.error is None else exits.FAILED
 
 
@@ -207,10 +213,10 @@ def _changed(task: RecordedTask, tried: Tried) -> list[str]:
     return difference(task.result.encode(), tried.result.encode())
 
 
-def _tell_step(task: RecordedTask, tried: Tried, parts: Parts) -> None:
+def _tell_step(task: RecordedTask, tried: Tried, model: str) -> None:
     typer.echo(
         f"{task.phase} {task.step}: {tried.answers.taken} calls answered from the ledger, "
-        f"{len(tried.answers.differing)} asked anew of {parts.provider.name}:{parts.provider.model}"
+        f"{len(tried.answers.differing)} asked anew of {model}"
     )
     for asked in tried.answers.differing:
         if asked.instead_of is not None:

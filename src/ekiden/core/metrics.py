@@ -33,7 +33,11 @@ class Measure(StrEnum):
     STEP = "step"
     SESSION = "session"
     CALL = "call"
+    TOKEN = "token"  # noqa: S105 - a model's, not a secret
     HUMAN = "human"
+
+
+_OF_CALLS = frozenset({Measure.CALL, Measure.TOKEN})
 
 
 class Width(StrEnum):
@@ -149,6 +153,7 @@ class Calls:
 
     outcomes: dict[str, int] = field(default_factory=dict)
     time: Histogram = field(default_factory=Histogram)
+    first_token: Histogram = field(default_factory=Histogram)  # of streamed ones
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: Decimal = Decimal(0)
@@ -156,6 +161,9 @@ class Calls:
 
     def add(self, fact: Fact) -> None:
         """Add a fact of calls."""
+        if fact.measure == Measure.TOKEN:
+            self.first_token.add(fact.bucket, fact.n, fact.seconds)
+            return
         self.outcomes[fact.outcome] = self.outcomes.get(fact.outcome, 0) + fact.n
         self.time.add(fact.bucket, fact.n, fact.seconds)
         self.input_tokens += fact.input_tokens
@@ -205,7 +213,7 @@ def by_step(facts: Iterable[Fact]) -> list[StepMetrics]:
                 step.wait.add(fact.bucket, fact.n, fact.seconds)
             case Measure.STEP:
                 step.wall.add(fact.bucket, fact.n, fact.seconds)
-            case Measure.CALL:
+            case Measure.CALL | Measure.TOKEN:
                 step.calls.add(fact)
                 step.sources.setdefault(fact.source, Calls()).add(fact)
     return [steps[key] for key in sorted(steps)]
@@ -215,7 +223,7 @@ def by_source(facts: Iterable[Fact]) -> dict[str, Calls]:
     """Return what calls to each model and source took; the one with the most time first."""
     sources: dict[str, Calls] = {}
     for fact in facts:
-        if fact.measure == Measure.CALL:
+        if fact.measure in _OF_CALLS:
             sources.setdefault(fact.source, Calls()).add(fact)
     return dict(sorted(sources.items(), key=lambda item: -item[1].time.seconds))
 
@@ -258,7 +266,7 @@ def calls(facts: Iterable[Fact]) -> Calls:
     """Return what all calls took."""
     found = Calls()
     for fact in facts:
-        if fact.measure == Measure.CALL:
+        if fact.measure in _OF_CALLS:
             found.add(fact)
     return found
 

@@ -20,7 +20,7 @@ FORMAT = 1
 
 PARTS = (
     "session", "flow", "workers", "runs", "tasks", "attempts", "calls", "revisions", "reviews",
-    "events", "drafts",
+    "events", "drafts", "budgets",
 )  # fmt: skip
 Rows = dict[str, list[dict[str, Any]]]  # by part; bytes are base64 text
 
@@ -97,6 +97,7 @@ class Recording:
     title: str
     status: str
     input: str  # JSON text
+    models: dict[str, str]  # "provider:model" by place: "", "1", "1.THINK"
     outputs: dict[int, str]  # JSON text, by phase: what was approved, else what stands
     runs: list[RecordedRun]
     tasks: list[RecordedTask]
@@ -118,6 +119,7 @@ class Recording:
                 title=session["title"],
                 status=session["status"],
                 input=session["input"],
+                models=json.loads(session["models"]),
                 outputs=dict(_outputs(rows)),
                 runs=[_run(row, rows) for row in rows["runs"]],
                 tasks=[_task(row) for row in rows["tasks"]],
@@ -139,6 +141,13 @@ class Recording:
         return next(
             r for r in self.runs if (r.phase, r.generation) == (task.phase, task.generation)
         )
+
+    def wanted_model(self, task: RecordedTask) -> str | None:
+        """Return the "provider:model" that people chose for a task; None leaves it to settings."""
+        if (chosen := self.run_of(task).model) is not None:
+            return chosen
+        places = (f"{task.phase}.{task.step}", f"{task.phase}", "")
+        return next((self.models[p] for p in places if p in self.models), None)
 
 
 def write(rows: Rows) -> str:

@@ -270,6 +270,11 @@ class CallInside:
     cost_usd: Decimal | None
     started_at: datetime
     finished_at: datetime
+    request_id: str | None  # the provider's own
+    first_token: timedelta | None  # from the request to the first text, when it was streamed
+    price_version: str | None  # which price list the cost is from
+    finish_reason: str | None
+    citations: Any
     request: bytes
     request_hash: str
     answer_bytes: int | None

@@ -18,6 +18,8 @@ from ekiden.core.model import Outcome, SessionState
 
 _STEPS = ("THINK", "EXECUTE", "INTEGRATE")
 
+_RESUMES = frozenset({"session_resumed", "items_accepted", "items_retried"})
+
 Span = tuple[datetime, datetime]
 
 
@@ -295,12 +297,12 @@ def _human(lived: Lived) -> list[Span]:
     """Return when it was a person's turn: at a gate, held, paused, failed."""
     spans: list[Span] = []
     moments = sorted(lived.moments, key=lambda m: m.at)
-    resumed = [m.at for m in moments if m.type == "session_resumed"]
+    resumed = [m.at for m in moments if m.type in _RESUMES]
     for moment in moments:
         match moment.type:
             case "gate_opened":
                 ends = [r.started_at for r in lived.runs if r.started_at > moment.at]
-            case "task_failed" | "session_paused":
+            case "task_failed" | "session_paused" | "items_failed" | "budget_reached":
                 ends = [at for at in resumed if at > moment.at]
             case "step_started":
                 spans += [

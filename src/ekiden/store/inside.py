@@ -10,7 +10,7 @@ from ekiden.core.timing import CallTime, Lived, Moment, Run, Tried
 from ekiden.errors import NotFound
 from ekiden.store.connection import translated
 from ekiden.store.queries import sql
-from ekiden.store.rows import decode
+from ekiden.store.rows import decode, decoded
 
 SHOWN = 64_000  # bytes of an answer that are shown as text; all of it is in ``answer``
 COMPARED = 200_000  # bytes of a request or an answer that are compared
@@ -72,7 +72,10 @@ class Inside:
             row = await self._pool.fetchrow(sql("get_call"), session_id, call_id, SHOWN)
         if row is None:
             raise NotFound(f"Session {session_id} has no call {call_id}.")
-        return CallInside(**row)
+        fields = dict(row)
+        cited = fields.pop("citations")
+        # Not by ``decode``: what it takes for JSON, the request and the error, is none here.
+        return CallInside(**fields, citations=None if cited is None else decoded(cited))
 
     async def answer(self, session_id: str, call_id: int) -> bytes:
         """Return the answer of a call, byte for byte.

@@ -99,7 +99,9 @@ class Recordings:
         )
         await connection.execute(sql("import_reviews"), new("reviews", revision_id=revisions), id_)
         await connection.execute(sql("import_events"), new("events", task_id=tasks), id_)
+        await connection.execute(sql("import_no_errands"), id_)
         await connection.execute(sql("import_drafts"), new("drafts"), id_)
+        await connection.execute(sql("import_budgets"), new("budgets"), id_)
 
     async def _ids(self, connection: Connection, table: str, rows: list[dict[str, Any]]) -> Ids:
         new = await connection.fetch(sql("new_ids"), table, len(rows))

@@ -6,10 +6,16 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from ekiden.core.bottlenecks import rank
+from ekiden.core.metrics import Window, errors
 from ekiden.core.model import SessionState
+from ekiden.core.sentences import of_bottleneck
 from ekiden.web.charts import HEIGHT, WIDTH, step_times, throughput
 from ekiden.web.rendering import render
 from ekiden.web.visit import PageRoute, Visiting
+
+_LATELY = Window.H24
+_LINES = 8  # of errors, and of bottlenecks
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -22,6 +28,9 @@ async def monitoring(visit: Visiting) -> Response:
     tasks = await pages.recent_tasks()
     due, since = await pages.queue()
     counts = await pages.session_counts()
+    lately = visit.here.sessions.metrics
+    await visit.here.counting.catch_up()
+    past, before = await lately.past(_LATELY), await lately.past(_LATELY, ago=1)
     values: dict[str, Any] = {
         "now": now,
         "workers": await visit.here.sessions.workers(),
@@ -32,6 +41,11 @@ async def monitoring(visit: Visiting) -> Response:
         "size": (WIDTH, HEIGHT),
         "steps": step_times(tasks),
         "watchers": visit.here.watchers.count,
+        "errors": errors(past.facts)[:_LINES],
+        "bottlenecks": [
+            (found.step.key.flow, of_bottleneck(found, _LATELY)[visit.t.code])
+            for found in rank(past.facts, before.facts)[:_LINES]
+        ],
     }
     if visit.wants_part:
         return visit.answer(render("_monitoring.html", visit.t, **values))

@@ -25,7 +25,7 @@ CREATE TABLE ekiden.metric_series (
     error   text NOT NULL,               -- of an attempt that went wrong: its kind
     UNIQUE (measure, flow, phase, step, source, outcome, error),
     CONSTRAINT series_has_a_measure CHECK (measure IN
-        ('attempt', 'wait', 'step', 'session', 'call', 'human'))
+        ('attempt', 'wait', 'step', 'session', 'call', 'token', 'human'))
 );
 
 CREATE TABLE ekiden.metric_rollups (
@@ -58,9 +58,6 @@ COMMENT ON TABLE ekiden.metric_watermark IS
 INSERT INTO ekiden.metric_watermark (rolled_to)
 SELECT coalesce((SELECT created_at - interval '1 day' FROM ekiden.sessions ORDER BY id LIMIT 1),
                 ekiden.now());
-
--- How many wait for a person. Its predicate changes where that of sessions_with_tasks does.
-CREATE INDEX sessions_at_gates ON ekiden.sessions (flow_id) WHERE status = 'AWAITING_REVIEW';
 
 CREATE TABLE ekiden.attempt_logs (
     session_id uuid NOT NULL,

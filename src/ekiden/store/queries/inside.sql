@@ -23,7 +23,8 @@ FROM ekiden.calls WHERE session_id = $1;
 -- The events of a session that begin or end a person's turn.
 SELECT type, phase, step, created_at AS at FROM ekiden.events
 WHERE session_id = $1 AND type IN ('gate_opened', 'task_failed', 'session_paused',
-                                   'session_resumed', 'step_started')
+                                   'session_resumed', 'step_started', 'items_failed',
+                                   'items_accepted', 'items_retried', 'budget_reached')
 ORDER BY id;
 
 -- name: session_runs
@@ -38,7 +39,7 @@ VALUES ($1, $2, $3, $4::json) ON CONFLICT DO NOTHING;
 
 -- name: get_task
 -- One task of a session ($1).
-SELECT id, phase, step, item, generation, status, queued, awaiting, attempt, available_at,
+SELECT id, phase, step, item, generation, status, queued, awaiting, tolerated, attempt, available_at,
        worker_id, request::text, result::text, error::text, created_at, started_at, completed_at
 FROM ekiden.api_tasks WHERE session_id = $1 AND id = $2;
 
@@ -57,7 +58,8 @@ ORDER BY n.number;
 -- One call of a session ($1), with its request and the beginning of its answer ($3 bytes).
 SELECT c.id, c.task_id, t.phase, t.step, t.item, t.generation, c.attempt, c.number, c.kind,
        c.provider, c.model, c.outcome, c.error, c.http_status, c.content_type, c.input_tokens,
-       c.output_tokens, c.cost_usd, c.started_at, c.finished_at, c.request,
+       c.output_tokens, c.cost_usd, c.started_at, c.finished_at, c.request_id, c.first_token,
+       c.price_version, c.finish_reason, c.citations::text, c.request,
        encode(c.request_hash, 'hex') AS request_hash, octet_length(c.answer) AS answer_bytes,
        substring(c.answer FROM 1 FOR $3) AS answer
 FROM ekiden.calls c JOIN ekiden.api_tasks t ON t.id = c.task_id

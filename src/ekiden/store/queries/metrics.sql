@@ -25,7 +25,8 @@ FROM ekiden.metric_watermark FOR UPDATE SKIP LOCKED;
 --   step     a step of which every task is COMPLETED, from its first attempt to its last result
 --   session  a COMPLETED session, from its creation
 --   call     a request to a model or a source
---   human    a review, from when its gate opened, or from the review before
+--   token    a streamed call, from the request to the first text
+--   human    a review, from when its session began to wait for it
 -- A call that broke off and whose answer was fetched later has two rows, and both may say what it
 -- took: the second adds only what the first did not have. The kind of an error is found without
 -- reading its JSON: one that PostgreSQL cannot read must not hold everything up. A source that says
@@ -64,12 +65,13 @@ WITH flow AS MATERIALIZED (
            greatest(0, date_part('epoch', c.at - c.began)) AS seconds,
            0 AS input_tokens, 0 AS output_tokens, 0::numeric AS cost_usd, 0 AS unpriced
     FROM (SELECT DISTINCT flow_id, session_id, phase, step, generation FROM ended
-          WHERE fans_out AND outcome = 'COMPLETED') e
+          WHERE fans_out AND outcome IN ('COMPLETED', 'FAILED')) e
     CROSS JOIN LATERAL (
-        SELECT bool_and(t.status = 'COMPLETED') AS closed, max(t.completed_at) AS at,
+        SELECT bool_and(t.status = 'COMPLETED' OR t.tolerated) AS closed, max(l.finished_at) AS at,
                min(a.started_at) AS began
         FROM ekiden.api_tasks t
         LEFT JOIN ekiden.attempts a ON a.task_id = t.id AND a.number = 1
+        LEFT JOIN ekiden.attempts l ON l.task_id = t.id AND l.number = t.attempt
         WHERE t.session_id = e.session_id AND t.phase = e.phase AND t.generation = e.generation
           AND t.step = e.step
     ) c
@@ -100,8 +102,18 @@ WITH flow AS MATERIALIZED (
                          AND answer IS NULL AND c.answer IS NOT NULL LIMIT 1) b ON true
     WHERE c.finished_at >= $1::timestamptz AND c.finished_at < $2::timestamptz
     UNION ALL
+    SELECT 'token', t.flow_id, t.phase, t.step,
+           left(c.provider || ':' || c.model, 200), '', date_trunc('minute', c.finished_at, 'UTC'),
+           greatest(0, date_part('epoch', c.first_token)), 0, 0, 0, 0
+    FROM ekiden.calls c
+    CROSS JOIN LATERAL (SELECT flow_id, phase, step FROM ekiden.api_tasks
+                        WHERE id = c.task_id LIMIT 1) t
+    WHERE c.finished_at >= $1::timestamptz AND c.finished_at < $2::timestamptz
+      AND c.first_token IS NOT NULL
+    UNION ALL
     SELECT 'human', s.flow_id, r.phase, '', '', r.verb, date_trunc('minute', r.created_at, 'UTC'),
-           greatest(0, coalesce(date_part('epoch', r.created_at - g.since), 0)), 0, 0, 0, 0
+           greatest(0, date_part('epoch', coalesce(r.waited, r.created_at - g.since, '0'))),
+           0, 0, 0, 0
     FROM ekiden.reviews r
     CROSS JOIN LATERAL (SELECT flow_id FROM ekiden.sessions WHERE id = r.session_id LIMIT 1) s
     CROSS JOIN LATERAL (
@@ -211,7 +223,7 @@ WHERE status IN ('RUNNING', 'PAUSED', 'FAILED')
 GROUP BY status
 UNION ALL
 SELECT 'AWAITING_REVIEW', count(*) FROM ekiden.sessions
-WHERE status = 'AWAITING_REVIEW'
+WHERE waiting_since IS NOT NULL AND status = 'AWAITING_REVIEW'
   AND ($1::text IS NULL OR flow_id IN (SELECT id FROM ekiden.flows WHERE name = $1))
 HAVING count(*) > 0;
 

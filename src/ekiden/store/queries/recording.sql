@@ -78,6 +78,10 @@ SELECT generation, number, title, body::text, sources::text, created_at::text, s
        changed_at::text
 FROM ekiden.drafts WHERE session_id = $1 ORDER BY generation, number;
 
+-- name: recorded_budgets
+-- Its budgets.
+SELECT phase, max_cost_usd::text, max_tokens FROM ekiden.budgets WHERE session_id = $1 ORDER BY phase;
+
 -- name: new_ids
 -- As many new ids of a table ($1) as are asked for.
 SELECT nextval(pg_get_serial_sequence($1, 'id')) AS id FROM generate_series(1, $2::int);
@@ -230,3 +234,13 @@ SELECT $2, d.generation, d.number, d.title, d.body::json, d.sources::json, d.cre
 FROM json_to_recordset($1::json)
      AS d(generation int, number int, title text, body text, sources text, created_at timestamptz,
           status text, changed_by text, changed_at timestamptz);
+
+-- name: import_budgets
+-- The budgets.
+INSERT INTO ekiden.budgets (session_id, phase, max_cost_usd, max_tokens)
+SELECT $2, b.phase, b.max_cost_usd, b.max_tokens
+FROM json_to_recordset($1::json) AS b(phase smallint, max_cost_usd numeric, max_tokens bigint);
+
+-- name: import_no_errands
+-- Its history is no news here: nobody is told of it, and no deadline of its gate runs.
+DELETE FROM ekiden.errands WHERE session_id = $1;
