@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import AsyncExitStack
 
 import pytest
@@ -45,3 +47,13 @@ async def test_several_are_asked_as_one_and_a_wrong_address_is_named(database: s
         assert engine.name == "the web (Tavily) + documents"
         with pytest.raises(SettingsError, match=r"^SEARXNG_URL: "):
             build_search(Settings(searxng_url="nowhere"), pool, database, stack)
+
+
+def test_a_worker_starts_without_the_libraries_of_what_it_may_never_ask():
+    slow = {"openai", "anthropic", "httpx2", "genai_prices", "xllamacpp"}
+    slow |= {"feedparser", "pypdf", "docx", "lxml"}
+    script = "import sys, ekiden.cli.compose; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert not slow & set(done.stdout.split())

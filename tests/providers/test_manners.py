@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -46,7 +47,8 @@ async def parked(manners: Manners, tokens: int = 0) -> float:
     return caught.value.retry_after
 
 
-async def test_the_cap_holds_and_a_place_is_handed_on():
+async def test_the_cap_holds_and_a_place_is_handed_on(monkeypatch):
+    monkeypatch.setattr("ekiden.providers.manners.PATIENCE", 60)
     manners = Manners("m", at_once=2)
     most = now = 0
 
@@ -101,6 +103,42 @@ async def test_a_moment_is_waited_for_in_place():
     assert time.monotonic() - begun >= 0.1
 
 
+async def test_after_a_429_it_goes_on_with_half_as_many_at_once():
+    clock = Clock()
+    manners = Manners("m", at_once=64, clock=clock)
+    held = [manners.turn() for _ in range(8)]
+    for turn in held:
+        await turn.__aenter__()
+    error = await fails(manners, ModelBusy("429", retry_after=1))
+    assert not error.counts  # it was asked to be slower, the task did nothing wrong
+    clock.now += 1
+    await parked(manners)  # eight are under way, of nine it was too many: half of that may be
+    for _ in range(4):
+        await held.pop().__aexit__(None, None, None)
+    await works(manners)
+    for turn in held:
+        await turn.__aexit__(None, None, None)
+
+
+async def test_a_server_that_is_busy_for_an_hour_counts_against_the_tasks():
+    clock = Clock()
+    manners = Manners("m", clock=clock)
+    assert not (await fails(manners, ModelBusy("429", retry_after=1))).counts
+    clock.now += OUTAGE
+    assert (await fails(manners, ModelBusy("429", retry_after=1))).counts
+    clock.now += 2
+    await works(manners)
+    assert not (await fails(manners, ModelBusy("429", retry_after=1))).counts
+
+
+async def test_those_parked_for_a_rate_limit_come_back_one_after_the_other():
+    clock = Clock()
+    manners = Manners("m", clock=clock)
+    async with manners.turn() as turn:
+        turn.heard(OPENAI)
+    assert [await parked(manners) for _ in range(3)] == pytest.approx([1, 2, 3])
+
+
 async def test_the_breaker_opens_probes_and_closes():
     clock = Clock()
     manners = Manners("m", clock=clock)
@@ -117,6 +155,21 @@ async def test_the_breaker_opens_probes_and_closes():
     clock.now += period
     await works(manners)
     await works(manners)
+
+
+async def test_a_storm_of_a_minute_is_knocked_at_ten_times_and_no_more():
+    clock = Clock()
+    manners = Manners("m", clock=clock)
+    made = 0
+    for _ in range(600):  # each tenth of a second three tasks come by
+        for _ in range(3):
+            with suppress(NotNow):
+                error = await fails(manners, ModelUnavailable("down"))
+                made += 1
+                assert error.counts is (made < FAILURES)
+        clock.now += 0.1
+    # Allowed: five that open it, then a probe after 1, 2, 4, 8 and 16 s; the next would be at 61 s.
+    assert made == FAILURES + 5
 
 
 async def test_one_call_probes_while_the_others_stay_parked():

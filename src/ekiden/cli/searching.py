@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import asyncpg
 
@@ -17,9 +18,11 @@ from ekiden.search.narrowing import ANYTHING, Narrowing, narrowing
 from ekiden.search.polite import PoliteSearch
 from ekiden.search.protocol import SearchEngine
 from ekiden.search.together import Together
-from ekiden.search.web import WebEngine
 from ekiden.store.documents import Documents
 from ekiden.store.searches import Searches
+
+if TYPE_CHECKING:
+    from ekiden.search.web import WebEngine
 
 DOCUMENTS = "documents"
 # What each needs, in the order in which the first that is there is taken.

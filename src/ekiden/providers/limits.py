@@ -57,6 +57,13 @@ class RateLimits:
             default=0.0,
         )
 
+    def each(self, tokens: int) -> float:
+        """Return how many seconds apart calls of about so many tokens may be."""
+        return max(
+            ((tokens if _KINDS[kind] else 1) / b.rate for kind, b in self._buckets.items()),
+            default=0.0,
+        )
+
     def take(self, tokens: int, now: float) -> int:
         """Note that a call begins; return its ticket."""
         self._tickets += 1

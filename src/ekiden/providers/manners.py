@@ -1,9 +1,11 @@
 """How a worker behaves towards one model of one provider, or one search engine.
 
-It has at most so many calls under way, keeps to the rate limits that the server's own headers
-state, waits as long as it was asked to, and does not knock at a door that is shut. Whoever would
-have to wait longer than a moment is not kept in the worker: it gets `NotNow` with a due time, its
-task goes back to the queue until then, and its place is free for work that another server does.
+It has at most so many calls under way and keeps to the rate limits that the server's own headers
+state. Asked to wait, it does, and then goes on with half as many calls at once, and one more each
+time that so many were answered (TCP's rule, RFC 5681 §3.1). It does not knock at a door that is
+shut. Whoever would have to wait longer than a moment is not kept in the worker: it gets `NotNow`
+with a due time, its task goes back to the queue until then, and its place is free for work that
+another server does.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 from ekiden.errors import AnswerInvalid, NotNow, StepError
-from ekiden.providers.breaker import Breaker
+from ekiden.providers.breaker import OUTAGE, Breaker
 from ekiden.providers.limits import RateLimits
 
 # Seconds that a call may wait in place for its turn. Short: whoever waits has a slot of the worker,
@@ -51,6 +53,8 @@ class Manners:
         self._begun: dict[int, float] = {}  # calls under way: when they began
         self._count = 0
         self._waiting = 0
+        self._window = float(at_once)  # calls under way that the server was seen to bear
+        self._busy_since: float | None = None
         self._lasts = 0.0  # how long a call takes, as it was lately
         self._blocked_until = 0.0  # the server asked for it
         self._promised = 0.0  # until when places were promised to parked tasks
@@ -70,17 +74,18 @@ class Manners:
         number = self._count
         probing = False
         try:
-            await self._keep_to_limits(tokens)
             probing = self._pass_breaker()
+            ticket = await self._keep_to_limits(tokens)
             begun = self._begun[number] = self._clock()
-            turn = Turn(self._limits, self._limits.take(tokens, begun), self._clock)
             try:
-                yield turn
+                yield Turn(self._limits, ticket, self._clock)
             except StepError as error:
                 self._failed(error)
                 raise
             # Not reached when it was cancelled: that says nothing about the server.
             self._breaker.succeeded()
+            self._busy_since = None
+            self._window = min(self._at_once, self._window + 1 / self._window)
             self._lasts += ((self._clock() - begun) - self._lasts) * (0.2 if self._lasts else 1)
         finally:
             if probing:
@@ -89,6 +94,8 @@ class Manners:
             self._places.release()
 
     async def _take_place(self) -> None:
+        if self._window < self._at_once and len(self._begun) >= self._window:
+            raise self._full(len(self._begun), "as many as it was seen to bear")
         if not self._places.locked():
             await self._places.acquire()
             return
@@ -98,44 +105,51 @@ class Manners:
             async with asyncio.timeout(0 if hopeless else PATIENCE):
                 await self._places.acquire()
         except TimeoutError:
-            raise NotNow(
-                f"{self._who} has {self._at_once} calls under way, as many as are allowed.",
-                retry_after=self._promise(),
-            ) from None
+            raise self._full(self._at_once, "as many as are allowed") from None
         finally:
             self._waiting -= 1
+
+    def _full(self, calls: int, why: str) -> NotNow:
+        each = max(self._between(), 0.01)
+        return NotNow(
+            f"{self._who} has {calls} calls under way, {why}.",
+            retry_after=self._promise(each, each),
+        )
 
     def _between(self) -> float:
         """Return about how many seconds pass until the next place is free."""
         now = self._clock()
         longest = now - min(self._begun.values(), default=now)
-        return max(self._lasts, longest) / self._at_once
+        return max(self._lasts, longest) / min(self._at_once, self._window)
 
-    def _promise(self) -> float:
-        """Return in how many seconds a place will be free, each time one place later."""
+    def _promise(self, first: float, each: float) -> float:
+        """Return in how many seconds to come back: after ``first``, then ``each`` later."""
         now = self._clock()
-        self._promised = max(self._promised, now) + max(self._between(), 0.01)
+        self._promised = max(self._promised + each, now + first)
         if self._promised - now > _LONGEST:
             self._promised = now + _LONGEST
             return _LONGEST * random.uniform(0.5, 1)  # noqa: S311 - spread, not secret
         return self._promised - now
 
-    async def _keep_to_limits(self, tokens: int) -> None:
+    async def _keep_to_limits(self, tokens: int) -> int:
+        """Take what the call needs of the rate limits; return the ticket for it."""
         now = self._clock()
         asked = self._blocked_until - now
         if asked > PATIENCE:
             raise NotNow(
                 f"{self._who} asked us to wait; it may be asked again in {asked:.1f} s.",
-                retry_after=asked,
+                retry_after=self._promise(asked, self._between()),
             )
         wait = max(asked, self._limits.wait(tokens, now))
         if wait > PATIENCE:
             raise NotNow(
                 f"The rate limit of {self._who} is used up for another {wait:.1f} s.",
-                retry_after=min(wait, _LONGEST),
+                retry_after=self._promise(wait, self._limits.each(tokens)),
             )
+        ticket = self._limits.take(tokens, now)  # before the wait: the next must wait longer
         if wait > 0:
             await asyncio.sleep(wait)
+        return ticket
 
     def _pass_breaker(self) -> bool:
         """Return whether this call probes a server that was down.
@@ -158,6 +172,11 @@ class Manners:
             self._breaker.succeeded()  # it answers; only not this, or not so
         elif error.retry_after is not None:
             self._blocked_until = max(self._blocked_until, now + error.retry_after)
+            self._window = max(1.0, min(self._window, len(self._begun)) / 2)
+            if self._busy_since is None:
+                self._busy_since = now
+            # It asked us to be slower, which is no fault of this task.
+            error.counts = now - self._busy_since >= OUTAGE
         elif self._breaker.failed(now):
             # The server is down, which is no fault of this task: it is parked like the others.
             error.counts = False
