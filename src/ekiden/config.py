@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ekiden.core.model import Options
 from ekiden.errors import SettingsError
+from ekiden.redaction import hide
 
 
 def _home() -> Path:
@@ -144,6 +146,19 @@ class Settings(BaseSettings):
             raise ValueError("must begin with postgresql://")
         return url
 
+    def secrets(self) -> list[str]:
+        """Return what must not be written anywhere."""
+        urls = (self.database_url, self.listen_url)
+        keys = (
+            self.api_key,
+            self.openai_api_key,
+            self.perplexity_api_key,
+            self.anthropic_api_key,
+        )
+        found = [key.get_secret_value() for key in keys]
+        found += [urlsplit(url.get_secret_value()).password or "" for url in urls]
+        return [secret for secret in found if secret]
+
     def options(self) -> Options:
         """Return the defaults for a new session."""
         return Options(
@@ -169,7 +184,9 @@ def load_settings() -> Settings:
         SettingsError: a variable does not parse; the message is one line naming it.
     """
     try:
-        return Settings()
+        settings = Settings()
+        hide(*settings.secrets())
+        return settings
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"

@@ -1,7 +1,7 @@
 """What Ekiden tells about itself. The event names are the contract; the texts live only here.
 
-Each event is one structured log line. Names, and the fields beside session, phase, step, task and
-attempt:
+Each event is one structured log line. While an attempt runs, every line says session, phase, step,
+task and attempt, a flow's own lines too. Names, and the other fields:
 
     flow_left_out       flow, error                        an installed flow cannot be loaded
     worker_started      worker, model, flows, capacity     a worker said hello
@@ -20,6 +20,7 @@ attempt:
     fallback_asked      model, why                         a step's own model cannot be asked now
     answer_fetched      task, asked_in                     the provider had kept it; not paid twice
     partials_unsaved    error                              what running calls say is not saved
+    metrics_uncounted   error                              a roll-up failed; the next does it
     database_lost       error, next_try_s                  the database does not answer
     database_back       after_s                            it does again
     worker_fenced       worker, busy                       it cannot renew its lease: steps stopped
@@ -37,6 +38,8 @@ from typing import Any
 
 import structlog
 
+from ekiden import attempt_log
+
 _LEVELS = {
     "flow_left_out": logging.ERROR,
     "answer_repaired": logging.DEBUG,
@@ -48,9 +51,12 @@ _LEVELS = {
     "partials_unsaved": logging.WARNING,
     "errand_failed": logging.ERROR,
     "webhook_failed": logging.WARNING,
+    "metrics_uncounted": logging.WARNING,
     "worker_lost": logging.ERROR,
     "worker_fenced": logging.ERROR,
 }
+
+_NOTED = frozenset({"answer_repaired"})  # told to the attempt's log whatever is printed
 
 _log = structlog.get_logger("ekiden")
 _threshold = logging.INFO
@@ -61,6 +67,8 @@ def emit(event: str, **fields: Any) -> None:
     level = _LEVELS.get(event, logging.INFO)
     if level >= _threshold:  # asked here as well: this is called once a step
         _log.log(level, event, **fields)
+    elif event in _NOTED:
+        attempt_log.note(logging.getLevelName(level).lower(), event, fields)
 
 
 def set_up_logging(*, level: int = logging.INFO, json: bool | None = None) -> None:
@@ -77,11 +85,24 @@ def set_up_logging(*, level: int = logging.INFO, json: bool | None = None) -> No
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            attempt_log.attributed,
             structlog.processors.TimeStamper(fmt="iso", utc=as_json),
             structlog.processors.format_exc_info,
+            attempt_log.redacted,
+            attempt_log.noted,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    hear_libraries()
+
+
+def hear_libraries() -> None:
+    """Take what flows and libraries tell the standard library's ``logging``."""
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if isinstance(h, attempt_log.FromLibraries)]:
+        root.removeHandler(handler)
+    root.addHandler(attempt_log.FromLibraries(_log.log))
+    root.setLevel(min(root.level or logging.INFO, logging.INFO))

@@ -179,8 +179,9 @@ _ASKED = {"stale": {"phase": 1}, "compare": {"old": 1, "new": 1}}
 async def test_no_get_changes_anything(relay: Relay, client: httpx2.AsyncClient, base: str):
     other = (await client.post(f"{base}/create", json={"theme": "t", "start": True})).json()
     await relay.run_phase(other["sessionId"])  # makes revision 1
-    made = (await client.post(f"{base}/create", json={"theme": "t"})).json()["sessionId"]
-    tables = ("sessions", "api_tasks", "events", "reviews", "revisions", "attempts")
+    given = {"theme": "t", "start": True}
+    made = (await client.post(f"{base}/create", json=given)).json()["sessionId"]
+    tables = ("sessions", "api_tasks", "events", "reviews", "revisions", "attempts", "calls")
 
     async def state() -> list[object]:
         return [
@@ -190,13 +191,22 @@ async def test_no_get_changes_anything(relay: Relay, client: httpx2.AsyncClient,
 
     before = await state()
     task = (await client.get(f"{base}/{made}/tasks")).json()["tasks"][0]["id"]
+    await relay.fail(made)
+    call = await relay.pool.fetchval(
+        "INSERT INTO ekiden.calls (session_id, task_id, attempt, number, kind, provider, model,"
+        " request_hash, request, answer, outcome, started_at, finished_at)"
+        " VALUES ($1, $2, 1, 1, 'ask', 'p', 'm', '', '{}', 'x', 'ANSWERED', now(), now())"
+        " RETURNING id",
+        made,
+        task,
+    )
     await client.post(f"{base}/{made}/cancel")  # so that the event stream ends
     before = await state()
     for method, path in every_route(relay):
         if method == "GET" and path != "/events":  # which never ends by itself
             url = path.format(
                 flow="demo", sessionId=made, taskId=task, session_id=made, task_id=task,
-                revision=1, form="json", version="0", name="0",
+                revision=1, form="json", version="0", name="0", callId=call,
             )  # fmt: skip
             answer = await client.get(url, params=_ASKED.get(path.rpartition("/")[2], {}))
             # Of the pages some have nothing to show of it, or nowhere to go without a login.

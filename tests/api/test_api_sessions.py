@@ -334,6 +334,7 @@ async def test_attempts_and_calls_of_a_task_are_shown(
     attempts = f"{base}/{session_id}/tasks/{waiting['id']}/attempts"
     assert (await client.get(attempts)).json() == {
         "taskId": waiting["id"],
+        "task": waiting,
         "attempts": [],
         "calls": [],
     }

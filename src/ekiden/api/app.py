@@ -15,10 +15,13 @@ from ekiden.api import (
     openapi,
     problems,
     routes_engine,
+    routes_inside,
+    routes_metrics,
     routes_reviews,
     routes_sessions,
     routes_views,
 )
+from ekiden.api.counting import Counting
 from ekiden.api.guard import Guard
 from ekiden.api.services import Services
 from ekiden.api.settings import ApiSettings, check_bind
@@ -44,6 +47,7 @@ def create_app(sessions: Sessions, *, doorbell: DoorbellLike, settings: ApiSetti
     """
     check_bind(settings.host, settings.api_key)
     watchers = Watchers(doorbell, settings)
+    counting = Counting(sessions.metrics)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -54,6 +58,7 @@ def create_app(sessions: Sessions, *, doorbell: DoorbellLike, settings: ApiSetti
             watchers.close()
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
+            await counting.close()
 
     app = FastAPI(
         title="Ekiden",
@@ -64,13 +69,17 @@ def create_app(sessions: Sessions, *, doorbell: DoorbellLike, settings: ApiSetti
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat whatever Host it was asked with
     )
-    app.state.services = Services(sessions=sessions, watchers=watchers, settings=settings)
+    app.state.services = Services(
+        sessions=sessions, watchers=watchers, counting=counting, settings=settings
+    )
     for router in (
         routes_sessions.router,
         routes_reviews.router,
         routes_views.router,
+        routes_inside.router,
         routes_reviews.queue,
         routes_engine.router,
+        routes_metrics.router,
     ):
         app.include_router(router)
     door = pages.mount(app, settings)

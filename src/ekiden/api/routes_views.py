@@ -26,6 +26,7 @@ from ekiden.api.shown import (
     DraftList,
     DraftShown,
     PartialText,
+    RanOn,
     SessionLineShown,
     SessionList,
     SessionShown,
@@ -34,7 +35,6 @@ from ekiden.api.shown import (
 )
 from ekiden.api.sse import stream
 from ekiden.core.model import SessionState
-from ekiden.errors import NotFound
 
 router = APIRouter(prefix="/api/{flow}/cot-session", tags=["sessions"])
 
@@ -84,15 +84,14 @@ async def tasks(session: KnownSession, here: Here) -> TaskList:
     responses=refusals(404),
 )
 async def attempts(session: KnownSession, task_id: TaskId, here: Here) -> AttemptList:
-    """Return each try of a task and each call it made, without the calls' bytes.
+    """Return a task with each try of it and each call it made, without the calls' bytes.
 
     An attempt shows the text of its streamed calls as far as it was saved: while it runs, and after
-    it failed or its worker died.
+    it failed or its worker died. One that failed also shows what it logged.
     """
+    task = await here.sessions.inside.task(session.id, task_id)
     tried = await here.sessions.attempts(session.id, task_id)
-    # A task that was never tried has no attempts, and neither has one that is not there.
-    if not tried and all(t.id != task_id for t in await here.sessions.tasks(session.id)):
-        raise NotFound(f"Session {session.id} has no task {task_id}.")
+    insides = await here.sessions.inside.attempts(session.id, task_id)
     calls = await here.sessions.calls(session.id, task_id)
     shown = [AttemptShown.model_validate(a) for a in tried]
     said = await here.sessions.partials.texts(session.id, task_id)
@@ -100,8 +99,12 @@ async def attempts(session: KnownSession, task_id: TaskId, here: Here) -> Attemp
         attempt.partials = [
             PartialText.model_validate(p) for p in said if p.attempt == attempt.number
         ]
+        if (inside := insides.get(attempt.number)) is not None:
+            attempt.worker = RanOn.model_validate(inside)
+            attempt.logs = inside.logs
     return AttemptList(
         task_id=task_id,
+        task=TaskShown.model_validate(task),
         attempts=shown,
         calls=[CallShown.model_validate(c) for c in calls],
     )

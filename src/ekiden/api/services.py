@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request
 
+from ekiden.api.counting import Counting
 from ekiden.api.limits import INT64_MAX
 from ekiden.api.problems import Refusal
 from ekiden.api.settings import ApiSettings
@@ -24,6 +25,7 @@ class Services:
 
     sessions: Sessions
     watchers: Watchers
+    counting: Counting
     settings: ApiSettings
 
 
@@ -35,6 +37,7 @@ async def _services(request: Request) -> Services:  # a plain function would run
 Here = Annotated[Services, Depends(_services)]
 FlowName = Annotated[str, Path(description="name of a flow, as GET /api/flows lists it")]
 SessionId = Annotated[str, Path(alias="sessionId", description="a UUID")]
+CallId = Annotated[int, Path(alias="callId", ge=1, le=INT64_MAX)]
 TaskId = Annotated[int, Path(alias="taskId", ge=1, le=INT64_MAX)]
 IdempotencyKey = Annotated[
     str | None,

@@ -283,6 +283,14 @@ class PartialText(Shown):
     chunks: int
 
 
+class RanOn(Shown):
+    """The worker that ran an attempt."""
+
+    host: str | None
+    pid: int | None
+    software: str | None = Field(description="its version of Ekiden")
+
+
 class AttemptShown(Shown):
     """One try of a task; RUNNING is the one that has not ended."""
 
@@ -295,6 +303,10 @@ class AttemptShown(Shown):
     retry_at: datetime | None
     partials: list[PartialText] = Field(
         default=[], description="the text of its streamed calls, saved about twice a second"
+    )
+    worker: RanOn | None = None
+    logs: list[dict[str, Any]] | None = Field(
+        None, description="what it logged, the newest lines, oldest first; kept when it failed"
     )
 
 
@@ -322,6 +334,7 @@ class AttemptList(Shown):
     """The attempts of a task and the calls they made."""
 
     task_id: int
+    task: TaskShown
     attempts: list[AttemptShown]
     calls: list[CallShown]
 

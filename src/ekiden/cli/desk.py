@@ -11,8 +11,10 @@ import typer
 
 from ekiden.cli import exits, showing
 from ekiden.cli.compose import Database, actor, open_store, run_async
+from ekiden.cli.sessions import Format
 from ekiden.cli.words import ago, camel, clean, one_line, readable, table, to_json
 from ekiden.config import load_settings
+from ekiden.core import recording
 from ekiden.core.model import SessionState
 from ekiden.core.records import DraftLine
 from ekiden.errors import EkidenError
@@ -143,13 +145,15 @@ def told(progress: dict[str, Any], text: str, *, machine: bool) -> None:
         typer.echo(f"A worker goes on with it; or here: ekiden resume {progress['sessionId']}")
 
 
-def export(session_id: str, *, markdown: bool, output: Path | None) -> None:
+def export(session_id: str, *, form: Format, output: Path | None) -> None:
     """Write a session."""
 
     async def gather(sessions: Sessions) -> str:
+        if form is Format.RECORDING:
+            return recording.write(await sessions.recordings.take(session_id))
         session = await sessions.get(session_id)
         drafts = await sessions.drafts(session_id)
-        if markdown:
+        if form is Format.MD:
             return f"# {one_line(session.title)}\n\n{_markdown(drafts)}"
         tasks = [
             camel(task)
@@ -179,6 +183,23 @@ def export(session_id: str, *, markdown: bool, output: Path | None) -> None:
     except OSError as error:
         raise EkidenError(f"{output} cannot be written: {error.strerror}") from None
     typer.echo(f"Written: {output}")
+
+
+def import_(file: Path, *, machine: bool) -> None:
+    """Bring a recorded session into this database."""
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EkidenError(f"{file} cannot be read: {error}") from None
+    rows = recording.read(text)
+    recording.Recording.of(rows)  # says what is damaged before anything is written
+
+    async def put(sessions: Sessions) -> dict[str, Any]:
+        return await sessions.progress(await sessions.recordings.put(rows))
+
+    progress = with_sessions(put)
+    session_id, status = progress["sessionId"], progress["status"]
+    told(progress, f"Session {session_id} is here now, {status}.", machine=machine)
 
 
 async def _events(sessions: Sessions, session_id: str) -> list[Any]:

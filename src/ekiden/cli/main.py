@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from ekiden import __version__
-from ekiden.cli import doctor, models, prune, run, sessions, sources, up, verify, webhooks
+from ekiden.cli import (
+    doctor,
+    models,
+    prune,
+    run,
+    sessions,
+    sources,
+    step,
+    top,
+    up,
+    verify,
+    webhooks,
+)
 from ekiden.cli.exits import code_of
 from ekiden.errors import EkidenError
 
@@ -59,6 +71,8 @@ def _root(
 
 
 run.register(app)
+step.register(app)
+top.register(app)
 up.register(app)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(webhooks.app, name="webhooks")

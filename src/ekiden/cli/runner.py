@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 from rich.console import Console
 
+from ekiden import tracing
 from ekiden.cli import exits, showing
 from ekiden.cli.compose import (
     Database,
@@ -74,6 +75,7 @@ class Stage:
         self.view: View = make_view(self.console)
         self.session_id = ""
         log_through(self.view)
+        tracing.set_up()
 
     def perform(self, database: Database, main: Coroutine[Any, Any, int]) -> int:
         """Open the database, run the command's coroutine, and return the exit code."""

@@ -27,6 +27,17 @@ Not good enough? Change it, send it back, or go back:
 Take the posts away:
   ekiden sessions export ID --format md --output posts.md"""
 
+_REPLAY_EPILOG = """\b
+You changed a prompt or a check. What would it change in a session that you know?
+  ekiden sessions replay ID
+\b
+The same elsewhere, without its database:
+  ekiden sessions export ID --format recording --output bug.json
+  ekiden sessions replay bug.json
+  ekiden sessions import bug.json
+\b
+Exit codes: 0 everything as it was, 1 something differs."""
+
 app = typer.Typer(
     help="Look at sessions and decide. Works whether or not a server runs.",
     epilog=_EPILOG,
@@ -44,6 +55,7 @@ class Format(StrEnum):
 
     JSON = "json"
     MD = "md"
+    RECORDING = "recording"
 
 
 @app.command("list")
@@ -115,14 +127,56 @@ def cancel(session_id: SessionId, json: Json = False) -> None:
 def export(
     session_id: SessionId,
     format_: Annotated[
-        Format, typer.Option("--format", help="json: everything. md: the drafts.")
+        Format,
+        typer.Option(
+            "--format",
+            help="json: everything people see. md: the drafts. recording: what replay needs.",
+        ),
     ] = Format.JSON,
     output: Annotated[Path | None, typer.Option(help="A file; else stdout.")] = None,
 ) -> None:
-    """Write all there is of a session as JSON, or its drafts as Markdown."""
+    """Write all there is of a session as JSON, its drafts as Markdown, or a recording of it."""
     from ekiden.cli import desk
 
-    desk.export(session_id, markdown=format_ is Format.MD, output=output)
+    desk.export(session_id, form=format_, output=output)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Made by export --format recording.")
+    ],
+    json: Json = False,
+) -> None:
+    """Bring a recorded session into this database, under its own id.
+
+    Nothing of it runs before you resume it or pass its gate. One that was running when it was
+    recorded is refused.
+    """
+    from ekiden.cli import desk
+
+    desk.import_(file, machine=json)
+
+
+@app.command(epilog=_REPLAY_EPILOG, short_help="Run a session again offline; say what differs.")
+def replay(
+    session: Annotated[
+        str, typer.Argument(metavar="ID|FILE", help="A session's id, or a recording of one.")
+    ],
+    flow: Annotated[
+        list[str] | None,
+        typer.Option("--flow", metavar="MODULE:NAME", help="A flow of your own."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run a session's steps again with today's code on its recorded calls.
+
+    No network, no key, no cost, and the session stays as it is. Says where today's code would ask
+    something else, return something else, or fail.
+    """
+    from ekiden.cli import exits, replaying
+
+    exits.leave(replaying.replay(session, flow or [], machine=json))
 
 
 reviews.register(app)

@@ -15,9 +15,11 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from ekiden import attempt_log
 from ekiden.cli.follow import Seen
 from ekiden.cli.words import clean, one_line, seconds
 from ekiden.core.model import Event
+from ekiden.telemetry import hear_libraries
 
 # Told by the session's own events, which a person sees in any case and wherever the step ran.
 _SEEN_AS_EVENTS = frozenset(
@@ -262,8 +264,14 @@ def log_through(view: View) -> None:
         return f"! {level} {name} {fields}"
 
     structlog.configure(
-        processors=[structlog.processors.format_exc_info, select],
+        processors=[
+            structlog.processors.format_exc_info,
+            attempt_log.redacted,
+            attempt_log.noted,
+            select,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger("warning"),
         logger_factory=lambda *_: _LinePrinter(view),
         cache_logger_on_first_use=False,
     )
+    hear_libraries()

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from ekiden import telemetry
+from ekiden import telemetry, tracing
 from ekiden.cli import exits
 from ekiden.cli.child import tell_ready, tie_to_supervisor
 from ekiden.cli.compose import Database, build_worker, open_parts, open_store, run_async
@@ -26,6 +26,7 @@ def work(references: Sequence[str]) -> int:
     tie_to_supervisor()
     settings = load_settings()
     telemetry.set_up_logging()
+    tracing.set_up()
     flows = load_flows(references)
     with Database(settings) as database:
         run_async(_work(settings, database, flows))

@@ -236,6 +236,47 @@ class CallLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptInside:
+    """Where an attempt ran, and what it logged if it failed."""
+
+    number: int
+    host: str | None
+    pid: int | None
+    software: str | None  # the worker's version of Ekiden
+    logs: list[dict[str, Any]] | None  # the newest lines, oldest first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallInside:
+    """One call of the ledger with its request and the beginning of its answer."""
+
+    id: int
+    task_id: int
+    phase: int
+    step: str
+    item: int
+    generation: int
+    attempt: int
+    number: int
+    kind: str
+    provider: str
+    model: str
+    outcome: str
+    error: str | None
+    http_status: int | None
+    content_type: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: Decimal | None
+    started_at: datetime
+    finished_at: datetime
+    request: bytes
+    request_hash: str
+    answer_bytes: int | None
+    answer: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartialText:
     """What one call of an attempt has said so far, or had when it ended."""
 

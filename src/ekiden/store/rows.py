@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 _JSON = {
     "input", "error", "flow_phases", "phases", "input_schema", "output", "request", "result",
-    "body", "sources", "data", "stop", "gates", "models", "output_schemas",
+    "body", "sources", "data", "stop", "gates", "models", "output_schemas", "logs",
 }  # fmt: skip
 
 

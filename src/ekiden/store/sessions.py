@@ -14,9 +14,12 @@ from ekiden.core.progress import progress
 from ekiden.errors import Conflict, NotFound, UnknownFlow
 from ekiden.store.connection import address_of, parse_session_id, translated
 from ekiden.store.decisions import instead
+from ekiden.store.inside import Inside
+from ekiden.store.metrics import Metrics
 from ekiden.store.pages import Pages
 from ekiden.store.partials import Partials
 from ekiden.store.queries import sql
+from ekiden.store.recording import Recordings
 from ekiden.store.reviews import Reviews
 from ekiden.store.rows import decode, in_order
 
@@ -33,6 +36,9 @@ class Sessions:
         self.partials = Partials(pool, dsn)
         self.reviews = Reviews(pool, dsn)
         self.pages = Pages(pool, dsn)
+        self.metrics = Metrics(pool, dsn)
+        self.inside = Inside(pool, dsn)
+        self.recordings = Recordings(pool, dsn)
 
     @property
     def address(self) -> str:

@@ -124,6 +124,13 @@ class Tasks:
             )
         return row is not None
 
+    async def keep_log(self, task: ClaimedTask, lines: str) -> None:
+        """Keep what an attempt that failed has logged, a JSON list."""
+        with translated(self._dsn):
+            await self._pool.execute(
+                sql("keep_attempt_log"), task.session_id, task.id, task.attempt, lines
+            )
+
     async def release(self, task: ClaimedTask) -> bool:
         """Give a task back unharmed; False when the attempt no longer holds it."""
         with translated(self._dsn):

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import orjson
 
-from ekiden import failpoint, telemetry
+from ekiden import failpoint, telemetry, tracing
 from ekiden.core.model import CallOutcome, ClaimedTask
 from ekiden.errors import EkidenError, NotNow
 from ekiden.providers.protocol import (
@@ -31,6 +31,7 @@ from ekiden.providers.protocol import (
     Usage,
     storable,
 )
+from ekiden.redaction import redact, redact_bytes
 from ekiden.store.ledger import Call, PaidAnswer
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.partial_writer import PartialStream
@@ -63,7 +64,7 @@ class Caller:
             provider=provider,
             model=model,
             request_hash=hashlib.sha256(asked).digest(),
-            request=asked,
+            request=redact_bytes(asked),
         )
 
     @property
@@ -166,7 +167,7 @@ class Caller:
         """
         await self._ledger.begin(call)
         over = asyncio.Event()  # the sending is: from here on nothing may be lost
-        making = self._ledger.see_through(self._make(call, send, understand, stream, over))
+        making = self._ledger.see_through(self._traced(call, send, understand, stream, over))
         try:
             await asyncio.wait({making})
         except asyncio.CancelledError:
@@ -176,6 +177,20 @@ class Caller:
             await asyncio.wait({making}, timeout=_KEEP)
             raise
         return making.result()
+
+    async def _traced(
+        self,
+        call: Call,
+        send: Callable[[], Awaitable[RawAnswer]],
+        understand: Callable[[RawAnswer], Awaitable[T]],
+        stream: PartialStream | None,
+        over: asyncio.Event,
+    ) -> T:
+        with tracing.call(call) as span:
+            try:
+                return await self._make(call, send, understand, stream, over)
+            finally:
+                span.ended(call)
 
     async def _make(
         self,
@@ -250,4 +265,4 @@ def note_answer(call: Call, read: Answer) -> None:
 
 def plain(text: str) -> str:
     """Return a message as it is stored."""
-    return storable(text)[:4000]
+    return redact(storable(text)[:4000])

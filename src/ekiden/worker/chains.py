@@ -14,7 +14,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from ekiden import failpoint, telemetry
+from ekiden import failpoint, telemetry, tracing
+from ekiden.attempt_log import AttemptLog
 from ekiden.core.model import ClaimedTask, StepKind
 from ekiden.core.retry import GiveUp, decide_retry
 from ekiden.errors import BudgetReached, DatabaseError, DatabaseUnreachable, StepError
@@ -48,6 +49,7 @@ class Chains:
     ) -> None:
         self.free = capacity
         self.closing = False  # hand nothing on to ourselves any more
+        self.ended = 0  # attempts so far
         self._look_again = look_again
         self._slot_freed = slot_freed
         self._flow_of = flow_of
@@ -151,13 +153,16 @@ class Chains:
         known = self._running.get(task.id)
         if known is not None and known[0] is chain:
             del self._running[task.id]
+            self.ended += 1
 
     async def _attempt(self, task: ClaimedTask, leg: Leg) -> tuple[list[ClaimedTask], Leg] | None:
         """Run one attempt and commit it; None when nothing follows here."""
+        log = AttemptLog(task).begin()
         try:
-            finished = await self._executor.run(task, leg)
+            with tracing.attempt(task, leg.flow.name):
+                finished = await self._executor.run(task, leg)
         except Exception as error:  # noqa: BLE001 - whatever a flow raises ends its attempt
-            await self._attempt_failed(task, leg, error)
+            await self._attempt_failed(task, leg, error, log)
             return None
         completion = finished.completion
         extra = 0
@@ -174,7 +179,7 @@ class Chains:
             failpoint.reach("commit.after", task.step, task.phase)
             used = max(0, len(following or ()) - 1)
         except StepError as error:
-            await self._attempt_failed(task, leg, error)
+            await self._attempt_failed(task, leg, error, log)
             return None
         finally:
             self.free += extra - used
@@ -188,7 +193,9 @@ class Chains:
         data = await patiently(lambda: self._tasks.load_sessions([task.session_id]))
         return Leg.of(self._flow_of[task.flow_id], data[task.session_id])
 
-    async def _attempt_failed(self, task: ClaimedTask, leg: Leg, raised: Exception) -> None:
+    async def _attempt_failed(
+        self, task: ClaimedTask, leg: Leg, raised: Exception, log: AttemptLog
+    ) -> None:
         if _met_no_database(raised):
             await self._put_off(task, raised)
             return
@@ -233,6 +240,9 @@ class Chains:
             self._look_again()  # the timer must know of it, even if its ring is lost
         if not held:
             telemetry.emit("attempt_refused", **_where(task))
+        elif lines := log.as_json():
+            with suppress(DatabaseError):  # nothing depends on it
+                await self._tasks.keep_log(task, lines)
 
     async def _stop_for_budget(self, task: ClaimedTask, raised: BudgetReached) -> None:
         """Give back a task whose next call would exceed a budget; a person decides."""

@@ -31,7 +31,7 @@ from ekiden.store.ledger import Call
 from ekiden.worker.caller import Caller, note_answer, plain
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.leg import Leg
-from ekiden.worker.question import Question, canonical
+from ekiden.worker.question import Question, canonical_ask, canonical_search
 
 T = TypeVar("T")
 
@@ -189,14 +189,7 @@ class StepContext:
             # Another attempt throws other dice; so do two equal questions of one attempt.
             seed=self._task.attempt * 1000 + self._caller.made,
         )
-        asked = canonical(
-            {
-                "messages": [[m.role, m.content] for m in turns],
-                "schema": request.schema,
-                "maxTokens": request.max_tokens,
-                "temperature": request.temperature,
-            }
-        )
+        asked = canonical_ask(request)
         call = self._caller.new("ask", provider.name, provider.model, asked)
         while (paid := await self._caller.paid(call)) is not None:
             then, answer = paid
@@ -263,7 +256,7 @@ class StepContext:
             raise SearchError("This worker has nothing to search. Add a folder: ekiden sources add")
         engine = self._search
         language = getattr(self.input, "language", "en")
-        asked = canonical({"query": query, "limit": limit, "language": language})
+        asked = canonical_search(query, limit=limit, language=language)
         call = self._caller.new("search", "search", engine.name, asked)
         if (paid := await self._caller.paid(call)) is not None:
             return _SOURCES.validate_json(paid[1].answer)

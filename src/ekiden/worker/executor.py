@@ -15,6 +15,7 @@ from ekiden.errors import CannotHeal, ResultInvalid, StepError, StepTimeout
 from ekiden.flows.registry import Codec, CompiledFlow, CompiledPhase, CompiledStep
 from ekiden.providers.models_by_place import Models
 from ekiden.providers.protocol import storable
+from ekiden.redaction import redact
 from ekiden.search.protocol import SearchEngine
 from ekiden.store.tasks import Completion
 from ekiden.worker.context import StepContext
@@ -220,11 +221,11 @@ def _drafts(
 def describe(error: BaseException) -> Error:
     """Say what went wrong, for people and for developers."""
     if isinstance(error, StepError):
-        said = error.message[:_LONGEST_MESSAGE]
+        said = redact(error.message[:_LONGEST_MESSAGE])
         return Error(kind=type(error).__name__, message=said, retryable=error.retryable)
     return Error(
         kind=type(error).__name__,
-        message=f"{type(error).__name__}: {error}"[:_LONGEST_MESSAGE],
+        message=redact(f"{type(error).__name__}: {error}"[:_LONGEST_MESSAGE]),
         retryable=not isinstance(error, _MISTAKES),
-        detail="".join(traceback.format_exception(error))[-8000:],
+        detail=redact("".join(traceback.format_exception(error))[-8000:]),
     )

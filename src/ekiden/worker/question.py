@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ekiden.errors import AnswerInvalid
 from ekiden.flows.registry import not_finite
-from ekiden.providers.protocol import Answer
+from ekiden.providers.protocol import Answer, ModelRequest
 
 T = TypeVar("T")
 
@@ -79,3 +79,20 @@ def _unfenced(text: str) -> str:
     if text.startswith("```") and text.endswith("```"):
         return text.partition("\n")[2].removesuffix("```").strip()
     return text
+
+
+def canonical_ask(request: ModelRequest) -> bytes:
+    """Return what makes two questions the same: all of it but the dice."""
+    return canonical(
+        {
+            "messages": [[m.role, m.content] for m in request.messages],
+            "schema": request.schema,
+            "maxTokens": request.max_tokens,
+            "temperature": request.temperature,
+        }
+    )
+
+
+def canonical_search(query: str, *, limit: int, language: str) -> bytes:
+    """Return what makes two searches the same."""
+    return canonical({"query": query, "limit": limit, "language": language})

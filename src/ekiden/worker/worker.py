@@ -27,6 +27,7 @@ from ekiden.store.connection import open_pool
 from ekiden.store.doorbell import Doorbell
 from ekiden.store.errands import Errands
 from ekiden.store.ledger import Ledger
+from ekiden.store.metrics import Metrics
 from ekiden.store.sessions import Sessions
 from ekiden.store.tasks import Tasks
 from ekiden.store.workers import Beat, Workers
@@ -37,6 +38,7 @@ from ekiden.worker.executor import Executor
 from ekiden.worker.heart import Heart, Pulse
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.patience import patiently
+from ekiden.worker.roller import Roller
 
 SWEEP = 600.0  # seconds until a look that nothing asked for: each heartbeat asks, too
 CONTENDED = 0.2  # seconds until the next look at a task that another worker has its hand on
@@ -140,6 +142,7 @@ class Worker:
                 ),
                 asyncio.create_task(self._find_lost_claims(), name="lost-claims"),
                 asyncio.create_task(self._errands.run(), name="errands"),
+                asyncio.create_task(self._roller.run(), name="roller"),
             ]
             try:
                 await self._claim_until_stopped()
@@ -172,6 +175,7 @@ class Worker:
             left_queued=self._look_again,
         )
         self._chains.connect(self._tasks, self._executor, self._committer)
+        self._roller = Roller(Metrics(pool, dsn), ended=lambda: self._chains.ended)
 
     async def _say_hello(self) -> None:
         # What is known stays known: this also runs when a worker begins anew, beside its claims.

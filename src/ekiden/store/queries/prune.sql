@@ -22,6 +22,8 @@ WITH chosen AS (
     DELETE FROM ekiden.attempts a USING tasks t WHERE a.task_id = t.id
 ), partials AS (
     DELETE FROM ekiden.partials p USING tasks t WHERE p.task_id = t.id
+), logs AS (
+    DELETE FROM ekiden.attempt_logs l USING tasks t WHERE l.task_id = t.id
 ), started AS (
     DELETE FROM ekiden.started_calls s USING tasks t WHERE s.task_id = t.id
 ), calls AS (

@@ -1,0 +1,74 @@
+"""Workers count what ended while something ends, and ask for nothing when they are idle."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from ekiden.store import metrics
+from ekiden.store.metrics import Metrics
+from ekiden.worker import roller
+from ekiden.worker.roller import Roller
+from tests.worker.relay import House, sums, working
+from tests.worker.test_costs import AUTO, counted
+
+
+class Turns(Metrics):
+    """Counts how often it is asked."""
+
+    asked = 0
+    more = 0
+
+    async def roll_up(self, *, older_than: timedelta = timedelta()) -> bool:
+        self.asked += 1
+        self.more -= 1
+        return self.more >= 0
+
+
+async def test_a_worker_counts_what_it_ended(house: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(metrics, "MARGIN", timedelta(0))
+    monkeypatch.setattr(roller.Roller.run, "__defaults__", (0.1,))
+    async with working(house.dsn, sums()):
+        session = await house.begin("sums", AUTO)
+        await house.until(session)
+        ended = await house.pool.fetchval("SELECT count(*) FROM ekiden.attempts")
+        async with asyncio.timeout(10):
+            while ended != await house.pool.fetchval(
+                "SELECT sum(n) FROM ekiden.metric_rollups r"
+                " JOIN ekiden.metric_series s ON s.id = r.series_id"
+                " WHERE r.width = 'ever' AND s.measure = 'attempt'"
+            ):
+                await asyncio.sleep(0.02)
+
+
+async def test_an_idle_worker_asks_for_nothing(house: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(roller.Roller.run, "__defaults__", (0.02,))
+    async with working(house.dsn, sums()):
+        await asyncio.sleep(0.5)
+        before = await counted(house)
+        await asyncio.sleep(0.5)  # and what counted() waits itself: 80 looks
+        after = await counted(house)
+    # This test's own questions, and a beat of the heart.
+    assert after["transactions"] - before["transactions"] <= 10
+
+
+async def test_a_look_is_taken_once_more_after_the_last_attempt(house: House):
+    ended = 0
+    turns = Turns(house.pool, house.dsn)
+    roll = Roller(turns, ended=lambda: ended)
+    await roll.look()
+    assert turns.asked == 0
+    ended = 3
+    for expected in (1, 2, 2, 2):  # what ended just before a look may be too young for it
+        await roll.look()
+        assert turns.asked == expected
+
+
+async def test_a_long_past_is_counted_turn_by_turn(house: House):
+    turns = Turns(house.pool, house.dsn)
+    turns.more = 5
+    roll = Roller(turns, ended=lambda: 1)
+    await roll.look()
+    assert turns.asked == 6
