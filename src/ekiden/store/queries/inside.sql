@@ -38,8 +38,8 @@ VALUES ($1, $2, $3, $4::json) ON CONFLICT DO NOTHING;
 
 -- name: get_task
 -- One task of a session ($1).
-SELECT id, phase, step, item, generation, status, queued, awaiting, attempt, available_at,
-       worker_id, request::text, result::text, error::text, created_at, started_at, completed_at
+SELECT id, phase, step, item, generation, status, queued, awaiting, tolerated, attempt,
+       available_at, worker_id, request::text, result::text, error::text, created_at, started_at, completed_at
 FROM ekiden.api_tasks WHERE session_id = $1 AND id = $2;
 
 -- name: attempt_insides
