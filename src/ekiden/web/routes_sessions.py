@@ -247,6 +247,7 @@ async def task(visit: Visiting, session_id: str, task_id: RowId) -> Response:
         phase=visit.t.titled(found.flow_phases[whole.phase - 1]),
         attempts=await visit.here.sessions.attempts(found.id, task_id),
         calls=await visit.pages.task_calls(found.id, task_id),
+        insides=await visit.here.sessions.inside.attempts(found.id, task_id),
         said={(p.attempt, p.call): p.text for p in said},
         now=await visit.pages.now(),
     )
