@@ -41,7 +41,7 @@ test: $(READY) chromium  ## the test suite, on PostgreSQL 18 and, where it is in
 chromium:
 	@[ -x /usr/bin/chromium ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \
 	  echo "Installing chromium for the browser tests (once; a minute or two)"; \
-	  { apt-get update && DEBIAN_FRONTEND=noninteractive \
+	  { apt-get -o Acquire::http::Timeout=20 -o Acquire::Retries=1 update && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y --no-install-recommends chromium fonts-noto-cjk; } >/dev/null 2>&1 \
 	  || echo "It cannot be installed here: the browser tests will be skipped."; }
 

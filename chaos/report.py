@@ -21,6 +21,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 
 Data = Mapping[str, Any]
 HEALTH = ("/healthz", "/readyz")
+LOGIN = ("/login", "/static/1/1")
 AFTER_A_CUT = 3.0  # seconds until a worker whose doorbell was cut has looked at everything again
 
 
@@ -226,6 +227,20 @@ def _clicks(data: Data) -> Row:
     return _row(figure, "0", _part(data, "scenarios", "clicks"), say)
 
 
+def _decisions(data: Data) -> Row:
+    def say(seen: Any) -> tuple[str, bool]:
+        bad = sum(len(seen[name]) for name in ("lost", "not_ended", "wrong_sums", "verify"))
+        kinds = ", ".join(f"{n:,} {verb}" for verb, n in sorted(seen["taken"].items()))
+        return (
+            f"{bad + seen['answers_500']} of {seen['decisions']:,} ({kinds}) on "
+            f"{seen['sessions']} sessions, over {seen['kills']} kills -9",
+            bad == 0 == seen["answers_500"] and len(seen["taken"]) >= 4,
+        )
+
+    figure = "decisions of people that were lost, doubled or not followed while workers died"
+    return _row(figure, "0", _part(data, "scenarios", "decisions"), say)
+
+
 def _hostile(data: Data) -> Row:
     def say(hostile: Any) -> tuple[str, bool]:
         n, stored, stuck = hostile["n"], hostile["stored"], hostile["stuck"]
@@ -282,10 +297,10 @@ def _routes(data: Data) -> Row:
     def say(routes: Any) -> tuple[str, bool]:
         found = routes["open"]
         said = f"{len(found)} of {routes['n']} ({', '.join(found)})"
-        return said, sorted(found) == sorted(HEALTH)
+        return said, sorted(found) == sorted((*HEALTH, *LOGIN))
 
     figure = "routes and sockets that answer without credentials"
-    target = "2, the health paths"
+    target = "4: the health paths, the login page and its style"
     return _row(figure, target, _part(data, "scenarios", "routes"), say)
 
 
@@ -303,8 +318,8 @@ def _rerun(data: Data) -> Row:
 
 
 _ROWS = (
-    _lost, _twice, _matrix, _paid, _per_crash, _zombies, _clicks, _hostile, _deaf, _standby,
-    _drained, _routes, _rerun,
+    _lost, _twice, _matrix, _paid, _per_crash, _zombies, _clicks, _decisions, _hostile, _deaf,
+    _standby, _drained, _routes, _rerun,
 )  # fmt: skip
 
 _PAGE = """\

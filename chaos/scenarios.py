@@ -10,7 +10,7 @@ from traceback import format_exception
 from typing import Any
 
 from chaos.house import Site
-from chaos.scenes import clicks, deaf, hostile, rerun, routes, standby, zombies
+from chaos.scenes import clicks, deaf, decisions, hostile, rerun, routes, standby, zombies
 
 Say = Callable[[str], None]
 Scene = Callable[[Site, bool], Coroutine[Any, Any, dict[str, Any]]]
@@ -21,6 +21,7 @@ GROUPS: tuple[dict[str, Scene], ...] = (
     {"rerun": rerun.run},
     {"deaf": deaf.run, "zombies": zombies.run},
     {"clicks": clicks.run, "hostile": hostile.run, "routes": routes.run},
+    {"decisions": decisions.run},
     {"standby": standby.run},
 )
 

@@ -38,7 +38,7 @@ async def run(site: Site, short: bool) -> dict[str, Any]:
         async with httpx2.AsyncClient(trust_env=False, timeout=10) as client:
             for method, path in routes:
                 answer = await client.request(method, f"http://127.0.0.1:{port}{path}")
-                if answer.status_code not in {401, 403}:
+                if not _is_closed(answer):
                     opened.append(path)
             key = {"Authorization": "Bearer open sesame"}
             known = await client.get(f"http://127.0.0.1:{port}/api/flows", headers=key)
@@ -47,6 +47,12 @@ async def run(site: Site, short: bool) -> dict[str, Any]:
         listening = await asyncio.to_thread(_listening, api.pid)
         opened += [f"port {other}" for other in sorted(listening - {port})]
         return {"n": len(routes), "sockets": len(listening), "open": sorted(set(opened))}
+
+
+def _is_closed(answer: httpx2.Response) -> bool:
+    """Whether nothing was given away: refused, or a person sent to the login page empty-handed."""
+    to_login = answer.status_code == 303 and answer.headers["location"].startswith("/login?")
+    return answer.status_code in {401, 403} or (to_login and answer.content == b"")
 
 
 def _listening(pid: int) -> set[int]:

@@ -27,8 +27,10 @@ def every_route(relay: Relay) -> list[tuple[str, str]]:
 
 
 def is_page(path: str) -> bool:
-    known = ("/inbox", "/events", "/sessions/", "/new", "/drafts", "/monitoring", "/settings",
-             "/logout")  # fmt: skip
+    known = (
+        "/inbox", "/events", "/bulk", "/sessions/", "/new", "/drafts", "/monitoring", "/settings",
+        "/logout",
+    )  # fmt: skip
     return path == "/" or path.startswith(known)
 
 

@@ -43,6 +43,17 @@ RERUN = {"n": 50, "tasks": 50, "never": 0, "p50_s": 0.1, "p99_s": 0.4, "max_s": 
 SCENARIOS: dict[str, Any] = {
     "zombies": {"n": 5, "late_writes": 5, "accepted": 0},
     "clicks": {"rounds": 5, "clicks": 320, "told_passed": 5, "more_than_once": 0, "never": 0},
+    "decisions": {
+        "sessions": 12,
+        "kills": 5,
+        "decisions": 40,
+        "answers_500": 0,
+        "taken": {"approve": 20, "edit": 8, "reject": 6, "rerun": 6},
+        "lost": [],
+        "not_ended": [],
+        "wrong_sums": [],
+        "verify": [],
+    },
     "hostile": {"n": 12, "stored": 12, "stuck": 0},
     "deaf": {
         "n": 2,
@@ -52,7 +63,7 @@ SCENARIOS: dict[str, Any] = {
         "lost": 0,
     },
     "standby": {"acknowledged": 100, "lost": 0, "going_again_s": 4.0},
-    "routes": {"n": 30, "sockets": 1, "open": ["/healthz", "/readyz"]},
+    "routes": {"n": 30, "sockets": 1, "open": ["/healthz", "/login", "/readyz", "/static/1/1"]},
     "rerun": {"idle": RERUN, "200 sessions": RERUN},
 }
 PARTS = {"nemesis": NEMESIS, "matrix": MATRIX, "scenarios": SCENARIOS}
@@ -93,6 +104,10 @@ def test_a_run_that_met_every_target_is_green() -> None:
         ("scenarios.zombies.late_writes", 0),
         ("scenarios.clicks.more_than_once", 1),
         ("scenarios.clicks.never", 1),
+        ("scenarios.decisions.lost", ["s k"]),
+        ("scenarios.decisions.wrong_sums", ["s"]),
+        ("scenarios.decisions.answers_500", 1),
+        ("scenarios.decisions.taken", {"approve": 40}),
         ("scenarios.hostile.stored", 11),
         ("scenarios.hostile.stuck", 1),
         ("scenarios.deaf.heard_after_s", [3.0, 15.5]),

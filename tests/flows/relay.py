@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -94,6 +94,9 @@ def sensible(name: str, prompt: str, n: int) -> dict[str, Any] | Exception:
 
 class Scripted:
     """Implements ``ekiden.core.flow.Context``."""
+
+    feedback: Any = None
+    variables: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from ekiden.flows.viral.opportunities import Opportunities
 from ekiden.flows.viral.platforms import PLATFORMS
 from ekiden.flows.viral.strategy import Strategy
 from ekiden.flows.viral.trends import Trends
+from ekiden.worker.context import StepFeedback
 from tests.flows.relay import Script, Scripted, run, sensible, source
 
 EN = ViralInput(theme="home coffee brewing")
@@ -287,3 +288,18 @@ async def test_no_prompt_is_too_long_for_a_small_model() -> None:
 async def test_no_two_calls_of_a_step_ask_the_same_question() -> None:
     ctx = await finished()
     assert len({prompt for _, prompt, _ in ctx.asked}) == len(ctx.asked)
+
+
+@pytest.mark.parametrize("given", [EN, JA])
+async def test_a_phase_that_was_sent_back_is_told_why_and_shown_what_it_made(
+    given: ViralInput,
+) -> None:
+    before = await finished(given)
+    ctx = Scripted(given, outputs=before.outputs)
+    ctx.feedback = StepFeedback(note="fewer\nhashtags", previous=before.outputs[Concepts])
+    concepts = next(spec for spec in viral.phases if spec.definition is Concepts)
+    await concepts.steps[StepKind.THINK].run(ctx)
+    assert ctx.asked
+    for _, prompt, _ in ctx.asked:
+        assert "\n> fewer\n> hashtags\n" in prompt
+        assert '\n> {"concepts":' in prompt

@@ -68,7 +68,8 @@ async def seed(site: Site) -> dict[str, str]:
     sketch = made["learning to sketch at lunch"]
     await site.pass_gates(sketch, to=2)
     await site.sessions.approve(sketch, actor="Mika", comment="Good angle. Keep the second one.")
-    await asyncio.sleep(1)
+    await asyncio.sleep(4)  # what ended three seconds ago is counted
+    await site.sessions.metrics.roll_up()
     return {
         "gate": made["home coffee brewing"],
         "gate-ja": made["在宅勤務の休み方"],

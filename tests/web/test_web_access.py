@@ -20,10 +20,9 @@ RULES = (
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 async def test_pages_are_accessible_and_fit_the_screen(
-    site: Site, browser: Browser, scheme: str, width: int
+    site: Site, browser: Browser, width: int, scheme: str
 ):
     await site.work()
     address = await site.serve()

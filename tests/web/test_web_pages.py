@@ -80,6 +80,22 @@ async def test_the_inbox_has_what_waits_for_a_person_longest_first(site: Site, p
     assert '<span class="badge">2<' in text
 
 
+async def test_many_sessions_are_ended_at_once_and_what_cannot_be_is_counted(
+    site: Site, person: Person
+):
+    await site.work()
+    made = [await site.begin(title=f"number {n}") for n in range(3)]
+    for session in made:
+        await site.until(session)
+    page = await person.get("/?q=number")
+    chosen = {f"s-{session}": "on" for session in (*made[:2], "x")}
+    after = await person.send_form(page, "/bulk", verb="cancel", name="Mika", **chosen)
+    assert "Done for 2 sessions; 1 did not allow it." in after.text
+    assert after.url.params["q"] == "number"
+    states = [(await site.sessions.get(session)).status for session in made]
+    assert states == ["CANCELLED", "CANCELLED", "AWAITING_REVIEW"]
+
+
 async def test_a_form_that_is_sent_twice_makes_one_session(site: Site, person: Person):
     await site.work()
     form = await person.get("/new/viral")

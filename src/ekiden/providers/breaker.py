@@ -8,7 +8,9 @@ Then one call probes; its success closes the breaker, its failure opens it for t
 from __future__ import annotations
 
 FAILURES = 5  # in a row, that open it
-SHORTEST, LONGEST = 1.0, 30.0  # seconds that it stays open
+# Seconds that it stays open. One probe in ten seconds harms nobody, and a provider that is up again
+# is soon found so.
+SHORTEST, LONGEST = 0.5, 10.0
 OUTAGE = 3600.0  # seconds; one that lasts longer counts against the tasks that meet it
 
 

@@ -162,7 +162,7 @@ class Manners:
             raise NotNow(
                 f"{self._who} fails; it is asked again in {wait:.1f} s.",
                 # Spread: those that find it up again should not all come at once.
-                retry_after=wait * random.uniform(1, 1.5),  # noqa: S311
+                retry_after=wait * random.uniform(1, 1.25),  # noqa: S311
             )
         return self._breaker.begin()
 

@@ -195,9 +195,6 @@ class RecentTask:
     """A task that ended lately."""
 
     status: str
-    step: str
-    attempt: int
-    started_at: datetime
     ended_at: datetime
 
 
@@ -369,16 +366,6 @@ class Pages:
                 f"Draft {draft} is {rows[0]['status']} by now "
                 f"(moved by {rows[0]['changed_by']}). Look again."
             )
-
-    async def session_counts(self) -> dict[str, int]:
-        """Return how many sessions there are of each status."""
-        rows = await self._rows("page_session_counts")
-        return {row["status"]: row["sessions"] for row in rows}
-
-    async def queue(self, most: int = 10_000) -> tuple[int, datetime | None]:
-        """Return how many tasks are due (counting no further than ``most``), and since when."""
-        (row,) = await self._rows("page_queue", most)
-        return int(row["due"]), row["since"]
 
     async def recent_tasks(self, newest: int = 5000) -> list[RecentTask]:
         """Return those of the newest tasks that ended."""

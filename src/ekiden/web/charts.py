@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ekiden.core.model import StepKind, TaskState
+from ekiden.core.model import TaskState
 from ekiden.store.pages import RecentTask
 
 WIDTH, HEIGHT = 720, 150
@@ -38,19 +38,6 @@ class Throughput:
     top: int
     completed: int
     failed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepTimes:
-    """How long the tasks of one kind of step took, in seconds."""
-
-    step: str
-    tasks: int
-    failed: int
-    retried: int
-    median: float
-    p95: float
-    longest: float
 
 
 def throughput(tasks: Sequence[RecentTask], now: datetime) -> Throughput | None:
@@ -91,32 +78,3 @@ def throughput(tasks: Sequence[RecentTask], now: datetime) -> Throughput | None:
         completed=sum(b.completed for b in bars),
         failed=sum(b.failed for b in bars),
     )
-
-
-def step_times(tasks: Sequence[RecentTask]) -> list[StepTimes]:
-    """Return how long each kind of step took; percentiles by the nearest rank."""
-    found = []
-    for kind in StepKind:
-        here = [t for t in tasks if t.step == kind]
-        took = sorted(
-            (t.ended_at - t.started_at).total_seconds()
-            for t in here
-            if t.status == TaskState.COMPLETED
-        )
-        if took:
-            found.append(
-                StepTimes(
-                    step=kind,
-                    tasks=len(here),
-                    failed=sum(t.status == TaskState.FAILED for t in here),
-                    retried=sum(t.attempt > 1 for t in here),
-                    median=_rank(took, 0.5),
-                    p95=_rank(took, 0.95),
-                    longest=took[-1],
-                )
-            )
-    return found
-
-
-def _rank(values: Sequence[float], part: float) -> float:
-    return values[min(len(values) - 1, max(0, -(-len(values) * int(part * 100) // 100) - 1))]

@@ -59,7 +59,7 @@ def fields_of(
     """
     wrong = list(problems)
     found = []
-    for name, raw in list(schema.get("properties", {}).items())[:_MOST_FIELDS]:
+    for name, raw in _properties(schema):
         spec = _plain(raw, schema)
         kind = _kind(spec, schema)
         typed = None if given is None else given.get(PREFIX + name, "")
@@ -85,6 +85,13 @@ def fields_of(
     return found
 
 
+def _properties(schema: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return the properties, required ones first: the database keeps no order of its own."""
+    required = schema.get("required", ())
+    found = list(schema.get("properties", {}).items())[:_MOST_FIELDS]
+    return sorted(found, key=lambda item: item[0] not in required)
+
+
 def _within(path: str, name: str) -> bool:
     return path == name or path.startswith(f"{name}.")
 
@@ -105,7 +112,7 @@ def read_form(
     """
     out: dict[str, Any] = {}
     problems: list[tuple[str, str]] = []
-    for name, raw in list(schema.get("properties", {}).items())[:_MOST_FIELDS]:
+    for name, raw in _properties(schema):
         spec = _plain(raw, schema)
         kind = _kind(spec, schema)
         text = given.get(PREFIX + name, "")

@@ -60,12 +60,16 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     environment.filters.update(
-        v=visible, plain=plain, folded=folded, iso=spans.iso, exact=spans.exact
+        json=_json, v=visible, plain=plain, folded=folded, iso=spans.iso, exact=spans.exact
     )
     environment.globals.update(
         assets=assets(), languages=LANGUAGES, htmx_config=_HTMX, software=version("ekiden")
     )
     return environment
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def render(template: str, speech: Speech, **values: Any) -> Markup:

@@ -6,46 +6,45 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from ekiden.core.bottlenecks import rank
-from ekiden.core.metrics import Window, errors
+from ekiden.api.shown_metrics import BottleneckList, StepMetricsList, Summary
+from ekiden.core.metrics import Window
 from ekiden.core.model import SessionState
-from ekiden.core.sentences import of_bottleneck
-from ekiden.web.charts import HEIGHT, WIDTH, step_times, throughput
+from ekiden.web.charts import HEIGHT, WIDTH, throughput
 from ekiden.web.rendering import render
+from ekiden.web.spans import dollars
 from ekiden.web.visit import PageRoute, Visiting
-
-_LATELY = Window.H24
-_LINES = 8  # of errors, and of bottlenecks
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
+_WINDOWS = (Window.H1, Window.H24, Window.D7, Window.D30)
+_MOST_SENTENCES = 6
+_ENDED = {SessionState.COMPLETED, SessionState.CANCELLED}
+
 
 @router.get("/monitoring")
-async def monitoring(visit: Visiting) -> Response:
-    """Show the workers, the queue, and what was done lately."""
-    pages = visit.pages
-    now = await pages.now()
-    tasks = await pages.recent_tasks()
-    due, since = await pages.queue()
-    counts = await pages.session_counts()
-    lately = visit.here.sessions.metrics
-    await visit.here.counting.catch_up()
-    past, before = await lately.past(_LATELY), await lately.past(_LATELY, ago=1)
+async def monitoring(visit: Visiting, window: str = "") -> Response:
+    """Show how it goes: what is now, a window of time, and where its time went."""
+    here = visit.here
+    chosen = Window(window) if window in set(_WINDOWS) else Window.H24
+    await here.counting.catch_up()
+    past = await here.sessions.metrics.past(chosen)
+    before = await here.sessions.metrics.past(chosen, ago=1)
+    present = await here.sessions.metrics.present()
+    summary = Summary.of(past, present, chosen, None, listening=here.watchers.listening)
+    bottlenecks = BottleneckList.of(past, before, chosen, None).bottlenecks
+    now = await visit.pages.now()
     values: dict[str, Any] = {
         "now": now,
-        "workers": await visit.here.sessions.workers(),
-        "counts": [(s, counts.get(s, 0)) for s in SessionState],
-        "due": due,
-        "since": since,
-        "chart": throughput(tasks, now),
+        "windows": _WINDOWS,
+        "window": chosen,
+        "summary": summary,
+        "cost": dollars(summary.calls.cost_usd),
+        "steps": StepMetricsList.of(past, chosen, None).steps,
+        "sentences": [b.sentences[visit.t.code] for b in bottlenecks[:_MOST_SENTENCES]],
+        "open": [(s, present.sessions.get(s, 0)) for s in SessionState if s not in _ENDED],
+        "chart": throughput(await visit.pages.recent_tasks(), now),
         "size": (WIDTH, HEIGHT),
-        "steps": step_times(tasks),
-        "watchers": visit.here.watchers.count,
-        "errors": errors(past.facts)[:_LINES],
-        "bottlenecks": [
-            (found.step.key.flow, of_bottleneck(found, _LATELY)[visit.t.code])
-            for found in rank(past.facts, before.facts)[:_LINES]
-        ],
+        "workers": await here.sessions.workers(),
     }
     if visit.wants_part:
         return visit.answer(render("_monitoring.html", visit.t, **values))

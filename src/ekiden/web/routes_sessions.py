@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
@@ -11,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from ekiden.api.limits import INT64_MAX
 from ekiden.api.sse import stream, stream_of_all
 from ekiden.core.model import SessionState
-from ekiden.errors import Conflict, InputInvalid, StaleRevision
+from ekiden.errors import Conflict, InputInvalid, NotFound, StaleRevision
 from ekiden.store.pages import MOST_WAITING, SessionRow
 from ekiden.web.rendering import HEADERS, render
 from ekiden.web.session_view import Material, SessionView, read
@@ -27,6 +28,7 @@ _ENDED = {SessionState.COMPLETED, SessionState.CANCELLED}
 _STREAM = {"X-Accel-Buffering": "no"}  # a proxy that buffers would hold events back
 RowId = Annotated[int, Path(ge=1, le=INT64_MAX)]
 Form = dict[str, str]
+Count = Annotated[int, Query(ge=0, le=10_000)]
 Cursor = Annotated[str | None, Query(max_length=36)]
 
 
@@ -35,11 +37,14 @@ Cursor = Annotated[str | None, Query(max_length=36)]
 
 @router.get("/")
 async def sessions(
+    *,
     visit: Visiting,
     q: Annotated[str, Query(max_length=_LONGEST_SEARCH)] = "",
     status: str = "",
     flow: str = "",
     cursor: Cursor = None,
+    done: Count = 0,
+    refused: Count = 0,
 ) -> Response:
     """Show the sessions, newest first."""
     words = " ".join(q.split()).replace("\0", "")
@@ -57,13 +62,39 @@ async def sessions(
         "next_cursor": page[-1].id if len(found) > _PAGE else None,
         "asked": {"q": words, "status": known, "flow": flow},
         "cursor": cursor or "",
+        "token": visit.token,
     }
     if visit.wants_part:
         return visit.answer(render("_sessions.html", visit.t, **values))
     return await visit.show(
-        "sessions.html", statuses=list(SessionState), flows=await visit.here.sessions.flows(),
+        "sessions.html",
+        told=visit.t("bulk.told", n=done, m=refused) if done or refused else "",
+        statuses=list(SessionState), flows=await visit.here.sessions.flows(),
         **values,
     )  # fmt: skip
+
+
+@router.post("/bulk")
+async def bulk(visit: Visiting) -> Response:
+    """Do one thing to the selected sessions; those that do not allow it are counted."""
+    form = await visit.form()
+    act_of = {
+        "resume": visit.here.sessions.resume,
+        "pause": visit.here.sessions.pause,
+        "cancel": visit.here.sessions.cancel,
+    }.get(form.get("verb", ""))
+    selected = [name.removeprefix("s-") for name in form if name.startswith("s-")]
+    done = refused = 0
+    for session_id in selected[:_PAGE]:
+        if act_of is None:
+            break
+        try:
+            await act_of(session_id, actor=visit.actor)
+            done += 1
+        except (Conflict, NotFound):
+            refused += 1
+    back = {k: form[k] for k in ("q", "status", "flow", "cursor") if form.get(k)}
+    return visit.see_other("/?" + urlencode({**back, "done": done, "refused": refused}))
 
 
 @router.get("/inbox")
@@ -216,6 +247,7 @@ async def task(visit: Visiting, session_id: str, task_id: RowId) -> Response:
         phase=visit.t.titled(found.flow_phases[whole.phase - 1]),
         attempts=await visit.here.sessions.attempts(found.id, task_id),
         calls=await visit.pages.task_calls(found.id, task_id),
+        insides=await visit.here.sessions.inside.attempts(found.id, task_id),
         said={(p.attempt, p.call): p.text for p in said},
         now=await visit.pages.now(),
     )

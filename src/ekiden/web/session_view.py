@@ -10,6 +10,8 @@ from typing import Any
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import SessionState, TaskState
 from ekiden.core.records import ReviewLine, Session
+from ekiden.core.sentences import of_session
+from ekiden.core.timing import timing
 from ekiden.store.pages import (
     DraftRow,
     RevisionRow,
@@ -41,6 +43,7 @@ class Material:
     said: list[SaidRow]
     drafts: list[DraftRow]
     timeline: Timeline | None
+    summary: dict[str, list[str]]  # where the time went, in words, by language; empty while it runs
     last_event: int  # everything here is at least as new as this event
     now: datetime
 
@@ -107,6 +110,8 @@ async def read(sessions: Sessions, session_id: str) -> Material:
     now = await pages.now()
     running = any(t.status == TaskState.RUNNING for t in tasks)
     completed = progress["status"] == SessionState.COMPLETED
+    rests = progress["status"] != SessionState.RUNNING and tasks
+    lived = timing(await sessions.inside.lived(session)) if rests else None
     return Material(
         session=session,
         last_event=last_event,
@@ -115,6 +120,7 @@ async def read(sessions: Sessions, session_id: str) -> Material:
         tasks=tasks,
         reviews=reviews,
         said=await pages.said(session_id) if running else [],
+        summary=of_session(lived) if lived else {},
         drafts=await pages.drafts(session_id=session_id) if completed else [],
         timeline=timeline(
             tasks,
@@ -275,6 +281,11 @@ class SessionView:
         newest = max((d.generation for d in self.drafts), default=0)
         drafts = sorted((d for d in self.drafts if d.generation == newest), key=lambda d: d.number)
         return [shape({**d.body, "title": d.title}, self._t) for d in drafts]
+
+    @property
+    def summary(self) -> list[str]:
+        """Say where the time went, while nothing runs."""
+        return self.material.summary.get(self._t.code, [])
 
     @property
     def once(self) -> str:

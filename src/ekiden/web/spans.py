@@ -46,7 +46,7 @@ def lasting(seconds: float | None, t: Speech) -> str:
         return t("time.days", d=days, h=hours)
     if hours:
         return t("time.hours", h=hours, m=minutes)
-    return t("time.minutes", m=minutes, s=rest)
+    return t("time.minutes", m=minutes, s=rest) if rest else t("time.whole-minutes", m=minutes)
 
 
 def dollars(amount: float | Decimal | None) -> str:

@@ -102,7 +102,7 @@ class Visit:
 
     def filled(self, template: str, frame: dict[str, Any], **values: Any) -> str:
         """Return a template filled in."""
-        return render(template, self.t, **frame, **values)
+        return render(template, self.t, **{**frame, **values})
 
     async def frame(self) -> dict[str, Any]:
         """Return what every page shows around what it is about."""

@@ -48,7 +48,10 @@ class ViralInput(Record):
         title="Theme",
         description="What the posts are about, in a few words.",
         examples=["home coffee brewing"],
-        json_schema_extra={"titles": {"ja": "テーマ"}},
+        json_schema_extra={
+            "titles": {"ja": "テーマ"},
+            "descriptions": {"ja": "何についての投稿か、数語で。"},
+        },
     )
     style: Annotated[
         str,
@@ -58,19 +61,28 @@ class ViralInput(Record):
         default="friendly and clear",
         title="Style",
         description="How the posts should sound.",
-        json_schema_extra={"titles": {"ja": "文体"}},
+        json_schema_extra={
+            "titles": {"ja": "文体"},
+            "descriptions": {"ja": "どんな調子の文章にするか。"},
+        },
     )
     platform: PlatformName = Field(
         default="X",
         title="Platform",
         description="Where the posts will appear.",
-        json_schema_extra={"titles": {"ja": "投稿先"}},
+        json_schema_extra={
+            "titles": {"ja": "投稿先"},
+            "descriptions": {"ja": "どこに投稿するか。"},
+        },
     )
     language: Language = Field(
         default="en",
         title="Language",
         description="The language of the posts.",
-        json_schema_extra={"titles": {"ja": "言語"}},
+        json_schema_extra={
+            "titles": {"ja": "言語"},
+            "descriptions": {"ja": "投稿を書く言語。"},
+        },
     )
 
 

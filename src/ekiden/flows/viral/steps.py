@@ -24,6 +24,8 @@ _TEMPERATURE = 0.4
 # A small model needs several turns now and then; a large one hardly any, so it hardly pays.
 _REPAIRS = 4
 
+_SHOWN_AGAIN = 1500  # characters of an output that was sent back
+
 PROMPTS = Prompts(
     "ekiden.flows.viral",
     {
@@ -50,6 +52,7 @@ PROMPTS = Prompts(
         "aim": {"theme", "audience", "hooks"},
         "slot": {"theme", "hook", "timing", "cadence", "place"},
         "kpi": {"theme", "goal", "stage"},
+        "again": {"note", "previous"},
     },
 )
 
@@ -70,8 +73,9 @@ async def ask(
     def usable(said: A) -> str | None:
         return readable(said, told) or (check(said) if check else None)
 
+    filled = PROMPTS.fill(prompt, language, theme=given.theme, **values)
     return await ctx.ask(
-        PROMPTS.fill(prompt, language, theme=given.theme, **values),
+        f"{filled}{_sent_back(ctx, language)}",
         answer,
         system=PROMPTS.fill(
             "system", language, theme=given.theme, platform=given.platform, style=given.style
@@ -81,6 +85,18 @@ async def ask(
         check=usable,
         repairs=_REPAIRS,
     )
+
+
+def _sent_back(ctx: Context, language: str) -> str:
+    """Return what the prompt says beside, when an editor has sent the phase back."""
+    if ctx.feedback is None:
+        return ""
+    previous = ctx.feedback.previous
+    shown = "" if previous is None else previous.model_dump_json()
+    again = PROMPTS.fill(
+        "again", language, note=ctx.feedback.note, previous=_shortened(shown, _SHOWN_AGAIN)
+    )
+    return f"\n\n{again}"
 
 
 async def together(asked: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -165,20 +165,10 @@ RETURNING id;
 -- The status of a draft.
 SELECT d.status, d.changed_by FROM ekiden.drafts d WHERE d.id = $1;
 
--- name: page_session_counts
--- How many sessions there are of each status.
-SELECT s.status, count(*) AS sessions FROM ekiden.sessions s GROUP BY s.status;
-
--- name: page_queue
--- How many tasks are due, up to $1, and since when the oldest is.
-SELECT count(*) AS due, min(q.available_at) AS since
-FROM (SELECT t.available_at FROM ekiden.api_tasks t
-      WHERE t.queued AND t.available_at <= ekiden.now() ORDER BY t.available_at, t.id LIMIT $1) q;
-
 -- name: page_recent_tasks
--- Of the newest $1 tasks those that ended: when, how, and how long their last attempt took.
-SELECT t.status, t.step, t.attempt, t.started_at, coalesce(t.completed_at, t.started_at) AS ended_at
-FROM (SELECT a.status, a.step, a.attempt, a.started_at, a.completed_at
+-- Of the newest $1 tasks those that ended: when, and how.
+SELECT t.status, coalesce(t.completed_at, t.started_at) AS ended_at
+FROM (SELECT a.status, a.started_at, a.completed_at
       FROM ekiden.api_tasks a ORDER BY a.id DESC LIMIT $1) t
 WHERE t.status IN ('COMPLETED', 'FAILED') AND t.started_at IS NOT NULL;
 

@@ -169,6 +169,10 @@
       location.reload();
       return;
     }
+    if (target.querySelector(".line-check :checked")) {
+      event.detail.shouldSwap = false; // somebody is choosing
+      return;
+    }
     if (target.id === "act") {
       const now = document.getElementById("top");
       const seen = target.querySelector("[name=revision]")?.value ?? "";
