@@ -7,9 +7,11 @@ import asyncpg
 # Sessions of the newest flow, each with $1 finished phases of three steps.
 _SESSIONS = """
 INSERT INTO ekiden.sessions (flow_id, title, input, auto_steps, auto_phases, max_retries,
-                             retry_delay, timeout, status, phase, step, completed_at)
+                             retry_delay, timeout, status, phase, step, completed_at,
+                             waiting_since)
 SELECT (SELECT max(id) FROM ekiden.flows), $2, '{{"id": "past"}}', true, {auto}, 3, '1s', '1m',
-       '{status}', {phases}, 'INTEGRATE', {completed_at}
+       '{status}', {phases}, 'INTEGRATE', {completed_at},
+       CASE '{status}' WHEN 'AWAITING_REVIEW' THEN now() END
 FROM generate_series(1, $1)
 """
 _TASKS = """
@@ -37,9 +39,11 @@ SELECT s.id, run.phase, 1 FROM ekiden.sessions s, generate_series(1, s.phase) AS
 WHERE s.title = $1
 """,
     """
-INSERT INTO ekiden.revisions (session_id, phase, generation, number, author, task_id, approved_at)
+INSERT INTO ekiden.revisions (session_id, phase, generation, number, author, task_id, approved_at,
+                              approved_by)
 SELECT t.session_id, t.phase, 1, 1, 'model', t.id,
-       CASE WHEN s.status = 'COMPLETED' OR t.phase < s.phase THEN now() END
+       CASE WHEN s.status = 'COMPLETED' OR t.phase < s.phase THEN now() END,
+       CASE WHEN s.status = 'COMPLETED' OR t.phase < s.phase THEN 'flow' END
 FROM ekiden.api_tasks t JOIN ekiden.sessions s ON s.id = t.session_id
 WHERE s.title = $1 AND t.step = 'INTEGRATE'
 """,

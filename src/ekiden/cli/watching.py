@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -72,10 +74,7 @@ def top(flow: str | None, *, every: float, once: bool, machine: bool) -> None:
                 await counting.close()
 
     with Database(settings) as database:
-        try:
-            run_async(main(database))
-        except KeyboardInterrupt:
-            return
+        run_async(main(database))
 
 
 async def look(sessions: Sessions, counting: Counting, flow: str | None) -> Look:
@@ -100,14 +99,20 @@ async def look(sessions: Sessions, counting: Counting, flow: str | None) -> Look
 async def _watch(
     sessions: Sessions, counting: Counting, flow: str | None, console: Console, every: float
 ) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
     with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
+        while not stop.is_set():
             try:
                 seen = await look(sessions, counting, flow)
                 live.update(picture(seen), refresh=True)
             except DatabaseUnreachable as error:
                 live.update(Text(one_line(error.message), style="red"), refresh=True)
-            await asyncio.sleep(every)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every):
+                    await stop.wait()
 
 
 def picture(seen: Look) -> RenderableType:
