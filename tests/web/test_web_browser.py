@@ -115,7 +115,11 @@ async def test_two_browsers_at_one_gate_decide_once_and_lose_no_word(site: Site,
     one, _ = await opened(browser)
     other, _ = await opened(browser)
     await one.goto(f"{address}/sessions/{session}")
+    async with asyncio.timeout(10):
+        while not site.servers[-1]._watchers.watching(session):
+            await asyncio.sleep(0.01)
     await other.goto(f"{address}/sessions/{session}")
+    await expect(other.locator("#act")).to_contain_text("Also open elsewhere: 1")
     await other.get_by_label("Comment").first.fill("I have doubts about the second trend.")
     await one.get_by_role("button", name="Approve and go on").click()
     await site.until(session, phase=2)

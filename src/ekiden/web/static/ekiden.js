@@ -85,6 +85,7 @@
   };
 
   // -- that something changed -------------------------------------------------------------------
+  // Not by htmx's extension: the one that comes with its files is made for htmx 1.
   const connection = document.getElementById("connection");
   const decided = /^(gate_|session_|output_|phase_|items_|budget_|task_failed|step_started)/;
   let waiting = false;
