@@ -160,7 +160,9 @@ async def measure(engine, dsn: str, what: str, given: argparse.Namespace) -> dic
 
             without = await rate()
             async with engine.worker(dsn, 16):
-                await asyncio.sleep(3)  # the start is not idleness
+                # The start is not idleness, and a backend that has nothing more to do reports its
+                # last transactions up to ten seconds later (PGSTAT_IDLE_INTERVAL).
+                await asyncio.sleep(12)
                 return {"idle_tx_per_s": round(max(0.0, await rate() - without), 3)}
         async with engine.client(dsn) as begin, engine.worker(dsn, 16):
             await asyncio.sleep(1.5)  # the start is not what is measured

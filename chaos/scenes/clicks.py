@@ -19,7 +19,7 @@ _GATED = replace(RUNS_ON, auto_phases=False)
 
 async def run(site: Site, short: bool) -> dict[str, Any]:
     """Return in how many rounds more than one click passed, and in how many none did."""
-    rounds = 5 if short else 50
+    rounds = 5 if short else 1000
     async with House(site) as house:
         ports = [free_port(), free_port()]
         clients = Clients(house, ports, Witness(), site.seed)
@@ -30,7 +30,7 @@ async def run(site: Site, short: bool) -> dict[str, Any]:
         async def all_wait() -> bool:
             return set((await house.statuses()).values()) == {"AWAITING_REVIEW"}
 
-        await wait_until(all_wait, 60)
+        await wait_until(all_wait, 300)
         worker.kill()
         await asyncio.gather(*(api.is_ready() for api in apis))
         told = []
