@@ -196,6 +196,10 @@ async def test_a_failed_session_says_what_happened_and_what_to_do(site: Site, pe
     refuses[0] = False
     await person.send_form(page, f"/sessions/{session}/resume")
     await site.until(session)
+    debug = (await person.get(f"/sessions/{session}/tasks/{task.id}")).text
+    assert "attempt 2" in debug
+    assert "What the last two attempts did differently" in debug
+    assert "pour over coffee technique" in debug
 
 
 async def test_pages_are_small_on_the_wire(site: Site, person: Person):
