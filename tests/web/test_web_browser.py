@@ -115,7 +115,11 @@ async def test_two_browsers_at_one_gate_decide_once_and_lose_no_word(site: Site,
     one, _ = await opened(browser)
     other, _ = await opened(browser)
     await one.goto(f"{address}/sessions/{session}")
+    async with asyncio.timeout(10):
+        while not site.servers[-1]._watchers.watching(session):
+            await asyncio.sleep(0.01)
     await other.goto(f"{address}/sessions/{session}")
+    await expect(other.locator("#act")).to_contain_text("Also open elsewhere: 1")
     await other.get_by_label("Comment").first.fill("I have doubts about the second trend.")
     await one.get_by_role("button", name="Approve and go on").click()
     await site.until(session, phase=2)
@@ -131,6 +135,36 @@ async def test_two_browsers_at_one_gate_decide_once_and_lose_no_word(site: Site,
     )
     assert (await site.sessions.get(session)).phase == 2
     assert len(await site.sessions.reviews.of(session)) == 1
+
+
+async def test_a_tab_that_nobody_looks_at_holds_no_stream_and_catches_up_when_it_is_looked_at(
+    site: Site, browser: Browser
+):
+    await site.work()
+    address = await site.serve()
+    session = await site.begin()
+    await site.until(session)
+    watchers = site.servers[-1]._watchers
+
+    async def watched(count: int) -> None:
+        async with asyncio.timeout(10):
+            while watchers.watching(session) != count:
+                await asyncio.sleep(0.01)
+
+    page, wrong = await opened(browser)
+    await page.goto(f"{address}/sessions/{session}")
+    await watched(1)
+    hide = """hidden => {
+        Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden});
+        document.dispatchEvent(new Event('visibilitychange'));
+    }"""
+    await page.evaluate(hide, True)
+    await watched(0)
+    await site.sessions.approve(session, actor="somebody else")
+    await site.until(session, phase=2)
+    await page.evaluate(hide, False)
+    await expect(page.locator("#standing")).to_contain_text("One minute that changes the cup")
+    assert wrong == []
 
 
 async def test_a_restart_of_the_server_is_survived_by_an_open_page(site: Site, browser: Browser):

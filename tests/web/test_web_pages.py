@@ -196,6 +196,10 @@ async def test_a_failed_session_says_what_happened_and_what_to_do(site: Site, pe
     refuses[0] = False
     await person.send_form(page, f"/sessions/{session}/resume")
     await site.until(session)
+    debug = (await person.get(f"/sessions/{session}/tasks/{task.id}")).text
+    assert "attempt 2" in debug
+    assert "What the last two attempts did differently" in debug
+    assert "pour over coffee technique" in debug
 
 
 async def test_pages_are_small_on_the_wire(site: Site, person: Person):
@@ -225,6 +229,30 @@ async def test_drafts_move_on_and_two_people_do_not_move_one_twice(site: Site, p
     (found,) = [d for d in await site.sessions.pages.drafts() if d.id == draft.id]
     assert (found.status, found.changed_by) == ("APPROVED", "Mika")
     assert "Your kettle" in (await person.get("/drafts?status=DRAFT")).text or draft.number
+
+
+async def test_a_draft_is_edited_and_nobodys_edit_is_lost(site: Site, person: Person):
+    await site.work()
+    await site.until(await site.begin(auto_phases=True), "COMPLETED")
+    (draft, *_) = await site.sessions.pages.drafts()
+    url = f"/drafts/{draft.id}/edit"
+    mine, theirs = await person.get(url), await person.get(url)
+    await person.send_form(theirs, url, title="Theirs", text="駅伝", name="Ken")
+    late = await person.send_form(mine, url, title="Mine", text="A text of my own.", name="Mika")
+    assert late.status_code == 409
+    assert "A text of my own." in late.text
+    assert "changed this draft while you were editing" in late.text
+    empty = await person.send_form(late, url, title="Mine", text=" ")
+    assert empty.status_code == 422
+    await person.send_form(late, url, title="Mine", text="A text of my own.", name="Mika")
+    found = await site.sessions.pages.draft(draft.id)
+    assert (found.title, found.body["text"], found.changed_by) == (
+        "Mine",
+        "A text of my own.",
+        "Mika",
+    )
+    assert found.body["characters"] == 17
+    assert found.body["hashtags"] == draft.body["hashtags"]
 
 
 async def test_drafts_leave_as_markdown_csv_and_json(site: Site, person: Person):

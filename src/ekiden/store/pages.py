@@ -358,14 +358,36 @@ class Pages:
         """
         if await self._rows("move_draft", draft, to, seen, actor):
             return
+        now = await self.draft(draft)
+        if now.status != to:
+            raise Conflict(
+                f"Draft {draft} is {now.status} by now (moved by {now.changed_by}). Look again."
+            )
+
+    async def draft(self, draft: int) -> DraftRow:
+        """Return one draft.
+
+        Raises:
+            NotFound: there is none.
+        """
         rows = await self._rows("get_draft", draft)
         if not rows:
             raise NotFound(f"There is no draft {draft}.")
-        if rows[0]["status"] != to:
-            raise Conflict(
-                f"Draft {draft} is {rows[0]['status']} by now "
-                f"(moved by {rows[0]['changed_by']}). Look again."
-            )
+        return DraftRow(**rows[0])
+
+    async def edit_draft(
+        self, draft: int, *, title: str, body: dict[str, Any], seen: datetime | None, actor: str
+    ) -> None:
+        """Give a draft another title and body, if nobody changed it since ``seen``.
+
+        Raises:
+            NotFound: there is no such draft.
+            Conflict: somebody changed it meanwhile.
+        """
+        text = json.dumps(body, ensure_ascii=False)
+        if not await self._rows("edit_draft", draft, title, text, seen, actor):
+            now = await self.draft(draft)
+            raise Conflict(f"Draft {draft} was changed by {now.changed_by}. Look again.")
 
     async def recent_tasks(self, newest: int = 5000) -> list[RecentTask]:
         """Return those of the newest tasks that ended."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
 from ekiden.api.limits import INT64_MAX
+from ekiden.api.problems import invalid
 from ekiden.errors import Conflict, NotFound
 from ekiden.store.pages import DraftRow, DraftState
 from ekiden.web.exports import MEDIA_TYPES, export
@@ -14,9 +16,11 @@ from ekiden.web.rendering import HEADERS
 from ekiden.web.shape import Part, shape
 from ekiden.web.texts import Speech
 from ekiden.web.visit import PageRoute, Visit, Visiting
+from ekiden.web.weights import weighted_length
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
+DraftId = Annotated[int, Path(ge=1, le=INT64_MAX)]
 _PAGE = 30
 _MOST_EXPORTED = 2000
 _NEXT = {  # what is offered first for a draft in each state
@@ -77,8 +81,60 @@ async def exported(visit: Visiting, form: str, status: str = "") -> Response:
     )
 
 
+@router.get("/drafts/{draft}/edit")
+async def edit_form(visit: Visiting, draft: DraftId) -> Response:
+    """Show a draft's text as a form."""
+    return await _show_edit(visit, await visit.pages.draft(draft))
+
+
+async def _show_edit(
+    visit: Visit,
+    draft: DraftRow,
+    code: int = 200,
+    *,
+    form: dict[str, str] | None = None,
+    told: str = "",
+) -> Response:
+    if not isinstance(draft.body.get("text"), str):
+        raise NotFound("This draft has no text of its own: edit the output it was made from.")
+    return await visit.show(
+        "draft.html",
+        code=code,
+        draft=draft,
+        title=(form or {}).get("title", draft.title),
+        text=(form or {}).get("text", draft.body["text"]),
+        version=draft.changed_at.isoformat() if draft.changed_at else "",
+        told=told,
+        now=await visit.pages.now(),
+    )
+
+
+@router.post("/drafts/{draft}/edit")
+async def edit(visit: Visiting, draft: DraftId) -> Response:
+    """Store a draft's text, if nobody changed the draft since the form was made."""
+    form = await visit.form()
+    found = await visit.pages.draft(draft)
+    title, text = " ".join(form.get("title", "").split()), form.get("text", "").strip()
+    if not title or not text:
+        return await _show_edit(visit, found, 422, form=form, told=visit.t("drafts.no-text"))
+    body = {**found.body, "text": text}
+    if "characters" in body:
+        weighted = str(body.get("platform", "")).lower() == "x"
+        body["characters"] = weighted_length(text) if weighted else len(text)
+    try:
+        seen = datetime.fromisoformat(form["version"]) if form.get("version") else None
+    except ValueError:
+        raise invalid([("version", "is no time")]) from None
+    try:
+        await visit.pages.edit_draft(draft, title=title, body=body, seen=seen, actor=visit.actor)
+    except Conflict:
+        told = visit.t("conflict.draft-text")
+        return await _show_edit(visit, found, 409, form=form, told=told)
+    return visit.see_other(f"/drafts#draft-{draft}")
+
+
 @router.post("/drafts/{draft}")
-async def move(visit: Visiting, draft: Annotated[int, Path(ge=1, le=INT64_MAX)]) -> Response:
+async def move(visit: Visiting, draft: DraftId) -> Response:
     """Give a draft another status, if it still has the one that was seen."""
     form = await visit.form()
     to, seen = form.get("to", ""), form.get("seen", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -11,6 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from ekiden.api.limits import INT64_MAX
 from ekiden.api.sse import stream, stream_of_all
+from ekiden.core.difference import compare
 from ekiden.core.model import SessionState
 from ekiden.errors import Conflict, InputInvalid, NotFound, StaleRevision
 from ekiden.store.pages import MOST_WAITING, SessionRow
@@ -23,6 +25,7 @@ from ekiden.web.words import told_in
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _PAGE = 40
+_MOST_LINES = 200  # of the differences between two calls
 _LONGEST_SEARCH = 200
 _ENDED = {SessionState.COMPLETED, SessionState.CANCELLED}
 _STREAM = {"X-Accel-Buffering": "no"}  # a proxy that buffers would hold events back
@@ -240,17 +243,36 @@ async def task(visit: Visiting, session_id: str, task_id: RowId) -> Response:
     found = await visit.here.sessions.get(session_id)
     whole = await visit.pages.task(found.id, task_id)
     said = await visit.here.sessions.partials.texts(found.id, task_id)
+    attempts = await visit.here.sessions.attempts(found.id, task_id)
     return await visit.show(
         "task.html",
         session=found,
         task=whole,
         phase=visit.t.titled(found.flow_phases[whole.phase - 1]),
-        attempts=await visit.here.sessions.attempts(found.id, task_id),
+        attempts=attempts,
+        differences=await _differences(visit, found.id, task_id, [a.number for a in attempts]),
         calls=await visit.pages.task_calls(found.id, task_id),
         insides=await visit.here.sessions.inside.attempts(found.id, task_id),
         said={(p.attempt, p.call): p.text for p in said},
         now=await visit.pages.now(),
     )
+
+
+async def _differences(
+    visit: Visit, session_id: str, task_id: int, numbers: list[int]
+) -> list[tuple[int, str, list[str]]]:
+    """Return what the last two attempts asked and were answered differently, call by call."""
+    if len(numbers) < 2:
+        return []
+    early, late = sorted(numbers)[-2:]
+    asked = await visit.here.sessions.inside.asked(session_id, task_id, (early, late))
+    found = await asyncio.to_thread(compare, asked[early], asked[late])
+    return [
+        (d.number, what, lines[:_MOST_LINES])
+        for d in found
+        for what, lines in (("request", d.request), ("answer", d.answer))
+        if lines
+    ]
 
 
 # -- what a person does --------------------------------------------------------------------------

@@ -161,9 +161,18 @@ UPDATE ekiden.drafts SET status = $2, changed_by = $4, changed_at = ekiden.now()
 WHERE id = $1 AND status = $3
 RETURNING id;
 
+-- name: edit_draft
+-- Gives a draft another title and body, if nobody changed it since ($4, null for never).
+UPDATE ekiden.drafts SET title = $2, body = $3::json, changed_by = $5, changed_at = ekiden.now()
+WHERE id = $1 AND changed_at IS NOT DISTINCT FROM $4::timestamptz
+RETURNING id;
+
 -- name: get_draft
--- The status of a draft.
-SELECT d.status, d.changed_by FROM ekiden.drafts d WHERE d.id = $1;
+-- One draft with the session it comes from.
+SELECT d.id, d.session_id::text, d.generation, d.number, d.title, d.body::text, d.sources::text,
+       d.created_at, d.status, d.changed_by, d.changed_at, s.title AS session_title, f.name AS flow
+FROM ekiden.drafts d JOIN ekiden.sessions s ON s.id = d.session_id
+JOIN ekiden.flows f ON f.id = s.flow_id WHERE d.id = $1;
 
 -- name: page_recent_tasks
 -- Of the newest $1 tasks those that ended: when, and how.

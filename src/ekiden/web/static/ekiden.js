@@ -85,6 +85,7 @@
   };
 
   // -- that something changed -------------------------------------------------------------------
+  // Not by htmx's extension: the one that comes with its files is made for htmx 1.
   const connection = document.getElementById("connection");
   const decided = /^(gate_|session_|output_|phase_|items_|budget_|task_failed|step_started)/;
   let waiting = false;
@@ -106,6 +107,7 @@
     let tries = 0;
     let source;
     let lost;
+    let again;
     const types = ["changed", "session_created", "session_paused", "session_resumed",
       "session_cancelled", "session_completed", "step_started", "task_completed", "task_retried",
       "task_failed", "task_rescued", "task_released", "result_delivered", "gate_opened",
@@ -113,6 +115,8 @@
       "phase_rerun", "item_dropped", "items_failed", "items_accepted", "items_retried",
       "budget_reached", "budget_set"];
     const listen = () => {
+      clearTimeout(again);
+      source?.close();
       if (last !== null) base.searchParams.set("after", last);
       source = new EventSource(base);
       source.onopen = () => {
@@ -130,7 +134,7 @@
           connection.hidden = false;
         }, 3000);
         if (source.readyState === EventSource.CLOSED)
-          setTimeout(listen, Math.min(1000 * 2 ** Math.min(tries, 4), 15000) * (0.7 + Math.random() * 0.3));
+          again = setTimeout(listen, Math.min(1000 * 2 ** Math.min(tries, 4), 15000) * (0.7 + Math.random() * 0.3));
       };
       for (const type of types)
         source.addEventListener(type, (event) => {
@@ -140,10 +144,20 @@
       source.addEventListener("partial", (event) => hear(JSON.parse(event.data)));
     };
     listen();
-    addEventListener("pagehide", () => source.close());
-    addEventListener("pageshow", (event) => {
-      if (event.persisted) { tries = 1; listen(); }
-    });
+    const rest = () => {
+      clearTimeout(again);
+      clearTimeout(lost);
+      source.close();
+    };
+    const resume = () => {
+      if (document.querySelector("[data-ended]")) return;
+      tries = 1; // so that the page is fetched anew
+      listen();
+    };
+    addEventListener("pagehide", rest);
+    addEventListener("pageshow", (event) => event.persisted && resume());
+    // A browser gives one server six connections: tabs that nobody looks at must not hold them.
+    document.addEventListener("visibilitychange", () => (document.hidden ? rest() : resume()));
   };
 
   // -- keeping what a person has typed or opened ------------------------------------------------
