@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 
-import httpx2
-
 from ekiden import telemetry
 from ekiden.core.model import Review, Verb
 from ekiden.core.retry import GiveUp, decide_retry
@@ -45,30 +43,27 @@ class ErrandRunner:
 
     async def run(self) -> None:
         """Look whenever the bell rings or something is due."""
-        async with (
-            httpx2.AsyncClient() as client,
-            self._doorbell.subscribe("errand_due") as bell,
-        ):
+        async with self._doorbell.subscribe("errand_due") as bell:
             while True:
                 pause = 5.0
                 with suppress(DatabaseError):
-                    pause = await self._work(client)
+                    pause = await self._work()
                 await bell.wait(pause)
 
-    async def _work(self, client: httpx2.AsyncClient) -> float:
+    async def _work(self) -> float:
         """Run all that is due; return in how many seconds to look again."""
         while True:
             due = await self._errands.next_due()
             if due is None or due > 0:
                 return _SWEEP if due is None else min(due, _SWEEP)
             claimed = await self._errands.claim(_AT_ONCE, _HOLD)
-            await asyncio.gather(*(self._run(errand, client) for errand in claimed))
+            await asyncio.gather(*(self._run(errand) for errand in claimed))
             if not claimed:
                 return 1.0  # somebody else has them
 
-    async def _run(self, errand: Errand, client: httpx2.AsyncClient) -> None:
+    async def _run(self, errand: Errand) -> None:
         kinds: dict[str, Callable[[], Awaitable[None]]] = {
-            "webhook": lambda: self._tell(errand, client),
+            "webhook": lambda: self._tell(errand),
             "reminder": lambda: self._remind(errand),
             "deadline": lambda: self._end(errand),
         }
@@ -78,14 +73,14 @@ class ErrandRunner:
             # It is due again once its hold is over.
             telemetry.emit("errand_failed", errand=errand.id, kind=errand.kind, error=str(error))
 
-    async def _tell(self, errand: Errand, client: httpx2.AsyncClient) -> None:
+    async def _tell(self, errand: Errand) -> None:
         if errand.url is None:
             await self._errands.end(errand, "VOID", error="The webhook was stopped.")
             return
         body = body_of(errand, await self._sessions.progress(errand.session_id))
         begun = time.monotonic()
         try:
-            status = await deliver(client, errand, body)
+            status = await deliver(errand, body)
         except DeliveryFailed as failed:
             verdict = decide_retry(
                 retryable=failed.retryable,

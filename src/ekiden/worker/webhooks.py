@@ -16,7 +16,6 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
 
-import httpx2
 import orjson
 
 from ekiden.errors import StepError
@@ -67,29 +66,30 @@ def body_of(errand: Errand, progress: dict[str, Any]) -> bytes:
     )
 
 
-async def deliver(client: httpx2.AsyncClient, errand: Errand, body: bytes) -> int:
+async def deliver(errand: Errand, body: bytes) -> int:
     """Send it and return the HTTP status.
 
     Raises:
         DeliveryFailed: nobody took it; says whether and when another try makes sense.
     """
+    import httpx2  # noqa: PLC0415 - a worker that has nobody to tell starts without it
+
     assert errand.url is not None
     assert errand.secret is not None
     message_id, timestamp = f"ekiden_{errand.id}", int(time.time())
     try:
-        answer = await client.post(
-            errand.url,
-            content=body,
-            headers={
-                "content-type": "application/json",
-                "user-agent": f"ekiden/{version('ekiden')}",
-                "webhook-id": message_id,
-                "webhook-timestamp": str(timestamp),
-                "webhook-signature": sign(errand.secret, message_id, timestamp, body),
-            },
-            timeout=TIMEOUT,
-            follow_redirects=False,
-        )
+        async with httpx2.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client:
+            answer = await client.post(
+                errand.url,
+                content=body,
+                headers={
+                    "content-type": "application/json",
+                    "user-agent": f"ekiden/{version('ekiden')}",
+                    "webhook-id": message_id,
+                    "webhook-timestamp": str(timestamp),
+                    "webhook-signature": sign(errand.secret, message_id, timestamp, body),
+                },
+            )
     except httpx2.HTTPError as error:
         raise DeliveryFailed(f"{type(error).__name__}: {error}") from error
     if answer.is_success:
