@@ -33,7 +33,8 @@ test: $(READY) chromium  ## the test suite, on PostgreSQL 18 and, where it is in
 	$(BIN)/python -m pytest
 	@if [ -x $(PG15)/postgres ]; then \
 	  echo "Again on PostgreSQL 15"; \
-	  EKIDEN_TEST_PG_BIN=$(PG15) $(BIN)/python -m pytest tests/store $(ON_15); \
+	  EKIDEN_TEST_PG_BIN=$(PG15) EKIDEN_STATEFUL_EXAMPLES=20 \
+	    $(BIN)/python -m pytest tests/store $(ON_15); \
 	fi
 
 # The browser tests drive Debian's chromium. Where it may not be installed, they are skipped and the

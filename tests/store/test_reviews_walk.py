@@ -33,7 +33,8 @@ from ekiden.store.tasks import Completion
 from ekiden.store.verify import verify
 from tests.store.helpers import ERROR, Relay, open_relay
 
-EXAMPLES = max(10, int(os.environ.get("EKIDEN_STATEFUL_EXAMPLES", "100")) // 4)
+SAME = "EKIDEN_STATEFUL_EXAMPLES" not in os.environ  # the same walks each time
+EXAMPLES = max(5, int(os.environ.get("EKIDEN_STATEFUL_EXAMPLES", "64")) // 4)
 
 _T, _E, _I = StepKind.THINK, StepKind.EXECUTE, StepKind.INTEGRATE
 STEPS = {1: (_T, _E, _I), 2: (_T, _I), 3: (_T, _E, _I), 4: (_T, _I)}
@@ -268,7 +269,7 @@ def machine(database: str) -> Iterator[Callable[[], ReviewMachine]]:
             yield lambda: ReviewMachine(walker, runner.run)
             wanted = {*SessionState, *_COMMON, *_RARE} - {SessionState.CANCELLED}
             missing = wanted - {*walker.seen}
-            assert not missing, f"no walk came to {missing}; they came to {walker.seen}"
+            assert not missing or not SAME, f"no walk came to {missing}; they came to {walker.seen}"
         finally:
             runner.run(stack.aclose())
 
@@ -297,7 +298,7 @@ def test_whatever_people_decide_in_whatever_state_every_invariant_holds(
             suppress_health_check=list(HealthCheck),
             report_multiple_bugs=False,
             # The same walks each time, so that what they come to is sure; others on demand.
-            derandomize="EKIDEN_STATEFUL_EXAMPLES" not in os.environ,
+            derandomize=SAME,
             database=None,
             # A walk of forty steps on a database takes minutes to shrink: its steps say enough.
             phases=[Phase.explicit, Phase.reuse, Phase.generate],
