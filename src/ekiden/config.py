@@ -13,6 +13,7 @@ from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ekiden.core.alerts import Limits
 from ekiden.core.model import Options
 from ekiden.errors import SettingsError
 from ekiden.redaction import hide
@@ -74,6 +75,32 @@ class Settings(BaseSettings):
         60.0,
         validation_alias=_env("EKIDEN_LEASE"),
         description="s, how long a worker's claims hold without a sign of life",
+    )
+
+    alert_error_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.25,
+        validation_alias=_env("EKIDEN_ALERT_ERROR_RATE"),
+        description="share of a flow's attempts that went wrong within 15 minutes; 0: no alert",
+    )
+    alert_queue_age: Annotated[int, Field(ge=0, le=604_800)] = Field(
+        300,
+        validation_alias=_env("EKIDEN_ALERT_QUEUE_AGE"),
+        description="s that a task has been due; 0: no alert",
+    )
+    alert_stuck_session: Annotated[int, Field(ge=0, le=31_536_000)] = Field(
+        1800,
+        validation_alias=_env("EKIDEN_ALERT_STUCK_SESSION"),
+        description="s in which no task of a RUNNING session ended; 0: no alert",
+    )
+    alert_budget: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.9,
+        validation_alias=_env("EKIDEN_ALERT_BUDGET"),
+        description="share of a session's budget that is spent; 0: no alert",
+    )
+    alert_workers_lost: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        1,
+        validation_alias=_env("EKIDEN_ALERT_WORKERS_LOST"),
+        description="workers lost within 15 minutes; 0: no alert",
     )
 
     database_url: SecretStr = Field(
@@ -158,6 +185,16 @@ class Settings(BaseSettings):
         found = [key.get_secret_value() for key in keys]
         found += [urlsplit(url.get_secret_value()).password or "" for url in urls]
         return [secret for secret in found if secret]
+
+    def alert_limits(self) -> Limits:
+        """Return from which reading on there is an alert."""
+        return Limits(
+            error_rate=self.alert_error_rate,
+            queue_age=self.alert_queue_age,
+            stuck_session=self.alert_stuck_session,
+            budget=self.alert_budget,
+            workers_lost=self.alert_workers_lost,
+        )
 
     def options(self) -> Options:
         """Return the defaults for a new session."""

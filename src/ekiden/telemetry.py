@@ -16,6 +16,9 @@ task and attempt, a flow's own lines too. Names, and the other fields:
     budget_reached      reason                             a call would exceed a budget; paused
     errand_failed       errand, kind, error                a reminder, deadline or webhook: again
     webhook_failed      url, error, given_up               somebody could not be told
+    alert_raised        alert, subject, value, threshold   something is worth a person's attention
+    alert_resolved      alert, subject                     it is over
+    alerts_unread       error                              a look failed; the next one is as good
     answer_repaired     complaint, left  (debug)           a useless answer got another turn
     fallback_asked      model, why                         a step's own model cannot be asked now
     answer_fetched      task, asked_in                     the provider had kept it; not paid twice
@@ -52,6 +55,8 @@ _LEVELS = {
     "errand_failed": logging.ERROR,
     "webhook_failed": logging.WARNING,
     "metrics_uncounted": logging.WARNING,
+    "alert_raised": logging.WARNING,
+    "alerts_unread": logging.WARNING,
     "worker_lost": logging.ERROR,
     "worker_fenced": logging.ERROR,
 }

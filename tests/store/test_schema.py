@@ -10,6 +10,7 @@ from importlib import resources
 import asyncpg
 import pytest
 
+from ekiden.core.alerts import AlertKind
 from ekiden.core.model import (
     CallOutcome,
     Outcome,
@@ -32,8 +33,9 @@ CHECKS: list[tuple[str, type[StrEnum]]] = [
     ("worker_state_is_known", WorkerState),
     ("call_outcome_is_known", CallOutcome),
     ("draft_status_is_known", DraftState),
+    ("alert_kind_is_known", AlertKind),
 ]
-_TEXT = re.compile(r"'([A-Z_]+)'::text")
+_TEXT = re.compile(r"'([A-Za-z_]+)'::text")
 
 
 def query_files() -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from ekiden.core.alerts import AlertKind
 from ekiden.core.histogram import Histogram, upper_bound
 from ekiden.core.metrics import Fact, Measure, times_by
 from ekiden.store.metrics import Present
@@ -144,6 +145,10 @@ def _of_present(present: Present, *, listening: bool) -> Iterator[Metric]:
     for state in ("ALIVE", "DRAINING", "LOST", "STOPPED"):
         workers.add_metric((state,), count.get(state, 0))
     yield workers
+    alerts = GaugeMetricFamily("ekiden_alerts", "Alerts that are open.", labels=("kind",))
+    for kind in AlertKind:
+        alerts.add_metric((kind,), present.alerts.get(kind, 0))
+    yield alerts
     here = [w for w in present.workers if w.state in {"ALIVE", "DRAINING"}]
     for name, about, value in (
         ("ekiden_oldest_queued_seconds", "How long the oldest due task has been due.",

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from ekiden.api import prometheus
 from ekiden.api.openapi import refusals
 from ekiden.api.services import Here
-from ekiden.api.shown_metrics import BottleneckList, StepMetricsList, Summary
+from ekiden.api.shown_metrics import AlertList, BottleneckList, StepMetricsList, Summary
 from ekiden.core.metrics import Window
 from ekiden.errors import NotFound
 
@@ -52,6 +52,16 @@ async def bottlenecks(here: Here, flow: OneFlow, window: Back = Window.D7) -> Bo
     past = await here.sessions.metrics.past(window, flow)
     before = await here.sessions.metrics.past(window, flow, ago=1)
     return BottleneckList.of(past, before, window, flow)
+
+
+@router.get("/api/alerts", summary="What is worth attention")
+async def alerts(
+    here: Here,
+    open_: Annotated[bool, Query(alias="open", description="only those that are not over")] = False,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> AlertList:
+    """Return the newest alerts. They are raised while a webhook is told of them."""
+    return AlertList.of(await here.sessions.alerts.list(only_open=open_, limit=limit))
 
 
 @router.get(

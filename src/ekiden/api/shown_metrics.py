@@ -9,9 +9,10 @@ from pydantic import Field
 
 from ekiden.api.shown import Shown
 from ekiden.core import bottlenecks, metrics
+from ekiden.core.alerts import Alert, AlertKind
 from ekiden.core.histogram import PERCENTILE_ERROR, Histogram
 from ekiden.core.metrics import Window
-from ekiden.core.sentences import of_bottleneck
+from ekiden.core.sentences import of_bottleneck, told_of
 from ekiden.store.metrics import Past, Present
 
 
@@ -163,6 +164,7 @@ class Now(Shown):
     queue: QueueShown
     sessions: dict[str, int] = Field(description="those that have not ended, by status")
     workers: WorkersShown
+    alerts: dict[str, int] = Field(description="those that are open, by kind")
     doorbell_listening: bool | None = Field(description="of the process that answers")
     database: DatabaseShown
 
@@ -182,6 +184,7 @@ class Now(Shown):
                 busy=sum(w.busy for w in here),
                 capacity=sum(w.capacity for w in here),
             ),
+            alerts=present.alerts,
             doorbell_listening=listening,
             database=DatabaseShown.model_validate(present),
         )
@@ -236,6 +239,33 @@ class Summary(Windowed):
             sources=_sources(metrics.by_source(facts)),
             now=Now.of(present, listening=listening),
         )
+
+
+class AlertShown(Shown):
+    """Something that was worth a person's attention, or is."""
+
+    id: int
+    kind: AlertKind
+    flow: str | None
+    session_id: str | None
+    phase: int | None
+    step: str | None
+    value: float = Field(description="when it was raised: a share, seconds, or how many")
+    threshold: float = Field(description="from where on that was an alert")
+    raised_at: datetime
+    resolved_at: datetime | None = Field(description="null: it is not over")
+    message: dict[str, str] = Field(description="the same in words, by language")
+
+
+class AlertList(Shown):
+    """Alerts, the newest first."""
+
+    alerts: list[AlertShown]
+
+    @classmethod
+    def of(cls, found: list[Alert]) -> Self:
+        """Show alerts."""
+        return cls(alerts=[AlertShown.model_validate(told_of(alert)) for alert in found])
 
 
 class StepMetricsShown(Shown):

@@ -215,6 +215,7 @@ def build_worker(
             lease=timedelta(seconds=settings.lease),
             drain=drain,
             only_session=only_session,
+            alerts=settings.alert_limits(),
         ),
     )
 

@@ -83,11 +83,11 @@ def log(session: str | None, *, limit: int, machine: bool) -> None:
             str(d.attempt),
             str(d.http_status or ""),
             d.error or "",
-            d.session_id,
+            d.session_id or f"alert {d.alert_id}",
         ]
         for d in found
     ]
-    head = ["WHEN", "EVENT", "STATUS", "TRIES", "HTTP", "ERROR", "SESSION"]
+    head = ["WHEN", "EVENT", "STATUS", "TRIES", "HTTP", "ERROR", "ABOUT"]
     typer.echo("\n".join(table(head, rows)))
 
 

@@ -19,7 +19,10 @@ from ekiden.cli.compose import Database, open_store, run_async
 from ekiden.cli.listening import listen, where
 from ekiden.config import Settings, load_settings
 from ekiden.store.doorbell import Doorbell
+from ekiden.store.errands import Errands
 from ekiden.telemetry import set_up_logging
+from ekiden.worker.errands import ErrandRunner
+from ekiden.worker.watch import Watch
 
 _FILES = 16_384
 
@@ -84,7 +87,7 @@ class _Server(Server):
 async def _serve(
     settings: Settings, database: Database, listener: socket.socket, *, alone: bool
 ) -> None:
-    async with open_store(database) as (_, sessions), Doorbell(database.listen_dsn) as doorbell:
+    async with open_store(database) as (pool, sessions), Doorbell(database.listen_dsn) as doorbell:
         api_settings = ApiSettings.of(settings)
 
         def listens() -> None:
@@ -93,4 +96,15 @@ async def _serve(
                 print(f"The API listens at {where(listener)}", flush=True)  # noqa: T201
 
         app = create_app(sessions, doorbell=doorbell, settings=api_settings)
-        await _Server(app, api_settings, listens=listens).serve(sockets=[listener])
+        # Here as well: when no worker is left, somebody must say so.
+        telling = (
+            ErrandRunner(Errands(pool, database.dsn()), sessions, doorbell).run(),
+            Watch(sessions.alerts, settings.alert_limits(), lively=lambda: True).run(),
+        )
+        background = [asyncio.create_task(work) for work in telling]
+        try:
+            await _Server(app, api_settings, listens=listens).serve(sockets=[listener])
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)

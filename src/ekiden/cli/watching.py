@@ -20,12 +20,13 @@ from ekiden.cli.compose import Database, open_store, run_async
 from ekiden.cli.words import ago, camel, one_line, to_json
 from ekiden.config import load_settings
 from ekiden.core import metrics
+from ekiden.core.alerts import Alert
 from ekiden.core.bottlenecks import Bottleneck, rank
 from ekiden.core.histogram import Histogram
 from ekiden.core.metrics import Measure, Window
 from ekiden.core.model import SessionState, WorkerState
 from ekiden.core.records import SessionLine, WorkerLine
-from ekiden.core.sentences import duration, of_bottleneck, percent
+from ekiden.core.sentences import duration, of_alert, of_bottleneck, percent, told_of
 from ekiden.errors import DatabaseUnreachable
 from ekiden.store.metrics import Past, Present
 from ekiden.store.sessions import Sessions
@@ -33,6 +34,7 @@ from ekiden.store.sessions import Sessions
 WINDOW = Window.H1
 _FRESH = timedelta(seconds=4)  # a person looks at it; what is younger than 3 s is not counted
 _SESSIONS = 8  # shown
+_ALERTS = 8
 _HERE = {WorkerState.ALIVE, WorkerState.DRAINING}
 
 
@@ -47,6 +49,7 @@ class Look:
     bottlenecks: list[Bottleneck]
     workers: list[WorkerLine]
     running: list[SessionLine]
+    alerts: list[Alert]
 
     @property
     def cost_per_hour(self) -> float:
@@ -92,6 +95,7 @@ async def look(sessions: Sessions, counting: Counting, flow: str | None) -> Look
         present=await sessions.metrics.present(flow),
         bottlenecks=rank(past.facts, []),
         workers=await sessions.workers(),
+        alerts=await sessions.alerts.list(only_open=True, limit=_ALERTS),
         running=await sessions.find(flow=flow, status=SessionState.RUNNING, limit=_SESSIONS),
     )
 
@@ -123,6 +127,7 @@ def picture(seen: Look) -> RenderableType:
         Text(f"{seen.past.until:%Y-%m-%d %H:%M:%S} UTC", style="dim"),
         Text(),
         _figures(seen),
+        *_alerts(seen),
         Text(),
         _workers(seen),
         Text(),
@@ -219,6 +224,13 @@ def _sessions(seen: Look) -> RenderableType:
     return rows
 
 
+def _alerts(seen: Look) -> list[RenderableType]:
+    return [
+        Text(f"! {of_alert(alert)['en']} ({ago(alert.raised_at, seen.past.until)})", style="red")
+        for alert in seen.alerts
+    ]
+
+
 def _errors(seen: Look) -> list[RenderableType]:
     return [
         Text(
@@ -247,5 +259,6 @@ def as_json(seen: Look) -> dict[str, Any]:
         "costPerHour": round(seen.cost_per_hour, 6),
         "workers": camel(seen.workers),
         "running": camel(seen.running),
+        "alerts": [told_of(alert) for alert in seen.alerts],
         "bottlenecks": [of_bottleneck(b, WINDOW) for b in seen.bottlenecks],
     }

@@ -1,4 +1,4 @@
-"""``ekiden webhooks``: who is told when a session waits, ends or reaches its budget."""
+"""``ekiden webhooks``: who is told when a session waits or ends, or something goes wrong."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ _EPILOG = """\b
 Tell a chat's bridge when something waits for a person:
   ekiden webhooks add https://example.org/hook --event session.waiting
 \b
+Tell somebody when steps fail, nobody works or a worker is lost (docs/alerts.md):
+  ekiden webhooks add https://example.org/hook --event alert.raised --event alert.resolved
+\b
 What is sent is signed (Standard Webhooks); the secret is shown once, by add.
 Not taken? It is sent again with growing pauses, and ekiden webhooks log says why."""
 
 app = typer.Typer(
-    help="Tell other systems when a session waits, ends or reaches its budget.",
+    help="Tell other systems when a session waits or ends, or something goes wrong.",
     epilog=_EPILOG,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -30,8 +33,8 @@ def add(
     event: Annotated[
         list[str] | None,
         typer.Option(
-            help="session.waiting, session.budget, session.completed or session.failed; "
-            "may be repeated. Else all."
+            help="session.waiting, session.budget, session.completed, session.failed, "
+            "alert.raised or alert.resolved; may be repeated. Else all."
         ),
     ] = None,
     json: Json = False,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any, assert_never
+
+from ekiden.core.alerts import LOOK_BACK, Alert, AlertKind
 from ekiden.core.bottlenecks import Bottleneck
 from ekiden.core.metrics import Window
 from ekiden.core.timing import Kind, Timing
@@ -99,3 +102,80 @@ def of_session(found: Timing, steps: int = 3) -> dict[str, list[str]]:
         en.append("; ".join(ours) + ".")
         ja.append("、".join(theirs) + "。")
     return {"en": en, "ja": ja}
+
+
+def told_of(alert: Alert) -> dict[str, Any]:
+    """Return an alert as callers, receivers and programs are told of it."""
+    return {
+        "id": alert.id,
+        "kind": alert.kind,
+        "flow": alert.flow,
+        "sessionId": alert.session_id,
+        "phase": alert.phase,
+        "step": alert.step,
+        "value": round(alert.value, 4),
+        "threshold": alert.threshold,
+        "raisedAt": alert.raised_at,
+        "resolvedAt": alert.resolved_at,
+        "message": of_alert(alert),
+    }
+
+
+def of_alert(alert: Alert) -> dict[str, str]:
+    """Say what an alert is about, by language."""
+    en, ja = _what(alert)
+    if alert.resolved_at is None:
+        return {"en": f"{en}.", "ja": f"{ja}。"}
+    lasted = (alert.resolved_at - alert.raised_at).total_seconds()
+    return {
+        "en": f"Over after {duration(lasted)}: {en}.",
+        "ja": f"解消（{duration_ja(lasted)}後）：{ja}。",
+    }
+
+
+def _what(alert: Alert) -> tuple[str, str]:
+    value, limit = alert.value, alert.threshold
+    back = LOOK_BACK.total_seconds()
+    match AlertKind(alert.kind):
+        case AlertKind.ERROR_RATE:
+            return (
+                f"{percent(value)} of the attempts of flow {alert.flow} went wrong within "
+                f"{duration(back)} (limit {percent(limit)})",
+                f"フロー {alert.flow} の試行の {percent(value)} が{duration_ja(back)}間に失敗"
+                f"（しきい値 {percent(limit)}）",
+            )
+        case AlertKind.QUEUE_AGE:
+            return (
+                f"A task has been due for {duration(value)} and no worker takes it "
+                f"(limit {duration(limit)})",
+                f"実行待ちのタスクが {duration_ja(value)}間 取り出されていません"
+                f"（しきい値 {duration_ja(limit)}）",
+            )
+        case AlertKind.STUCK_SESSION:
+            return (
+                f"Session {alert.session_id} of flow {alert.flow} has stood still for "
+                f"{duration(value)} at phase {alert.phase} {alert.step} (limit {duration(limit)})",
+                f"フロー {alert.flow} のセッション {alert.session_id} がフェーズ {alert.phase} "
+                f"{alert.step} で {duration_ja(value)}間 進んでいません"
+                f"（しきい値 {duration_ja(limit)}）",
+            )
+        case AlertKind.BUDGET:
+            whose, theirs = (
+                (f"its budget for phase {alert.phase}", f"フェーズ {alert.phase} の予算")
+                if alert.phase
+                else ("its budget", "予算")
+            )
+            return (
+                f"Session {alert.session_id} of flow {alert.flow} has spent {percent(value)} of "
+                f"{whose} (limit {percent(limit)})",
+                f"フロー {alert.flow} のセッション {alert.session_id} が{theirs}の "
+                f"{percent(value)} を使用（しきい値 {percent(limit)}）",
+            )
+        case AlertKind.WORKERS_LOST:
+            return (
+                f"{value:.0f} worker{'' if value == 1 else 's'} lost within {duration(back)} "
+                f"(limit {limit:.0f})",
+                f"{duration_ja(back)}以内にワーカー {value:.0f} 台を喪失（しきい値 {limit:.0f}）",
+            )
+        case other:
+            assert_never(other)

@@ -13,7 +13,10 @@ from ekiden.store.queries import sql
 from ekiden.store.words import storable
 
 # What a webhook may be told of.
-EVENTS = ("session.waiting", "session.budget", "session.completed", "session.failed")
+EVENTS = (
+    "session.waiting", "session.budget", "session.completed", "session.failed",
+    "alert.raised", "alert.resolved",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +25,8 @@ class Errand:
 
     id: int
     kind: str  # webhook, reminder or deadline
-    session_id: str
+    session_id: str | None  # None: it is of an alert
+    alert_id: int | None
     phase: int | None
     generation: int | None
     event: str  # what is told; for a deadline what then happens
@@ -52,7 +56,8 @@ class DeliveryLine:
     """One delivery, with how its last try went."""
 
     id: int
-    session_id: str
+    session_id: str | None
+    alert_id: int | None
     event: str
     status: str
     attempt: int

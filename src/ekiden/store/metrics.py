@@ -51,6 +51,7 @@ class Present:
     oldest_s: float | None  # how long the oldest due one has been due
     sessions: dict[str, int]  # those that have not ended, by status
     workers: list[WorkerCount]
+    alerts: dict[str, int]  # those that are not over, by kind
     notify_queue_usage: float  # 0 to 1; at 1 no commit that notifies gets through
     oldest_snapshot_xids: int | None  # transactions that vacuum cannot clean up behind
     oldest_snapshot_s: float | None
@@ -123,6 +124,7 @@ class Metrics:
                 queue = await connection.fetchrow(sql("queue_now"), flow)
                 sessions = await connection.fetch(sql("open_sessions_now"), flow)
                 workers = await connection.fetch(sql("workers_now"))
+                alerts = await connection.fetch(sql("open_alerts_now"))
                 database = await connection.fetchrow(sql("database_now"))
         assert queue is not None and database is not None  # aggregates
         return Present(
@@ -130,6 +132,7 @@ class Metrics:
             **database,
             sessions={row["status"]: row["n"] for row in sessions},
             workers=[WorkerCount(**row) for row in workers],
+            alerts={row["kind"]: row["n"] for row in alerts},
         )
 
     async def _facts(

@@ -12,6 +12,7 @@ from ekiden.core import records
 from ekiden.core.model import Event, Options, Review, SessionState, Verb
 from ekiden.core.progress import progress
 from ekiden.errors import Conflict, NotFound, UnknownFlow
+from ekiden.store.alerts import Alerts
 from ekiden.store.connection import address_of, parse_session_id, translated
 from ekiden.store.decisions import instead
 from ekiden.store.inside import Inside
@@ -37,6 +38,7 @@ class Sessions:
         self.reviews = Reviews(pool, dsn)
         self.pages = Pages(pool, dsn)
         self.metrics = Metrics(pool, dsn)
+        self.alerts = Alerts(pool, dsn)
         self.inside = Inside(pool, dsn)
         self.recordings = Recordings(pool, dsn)
 

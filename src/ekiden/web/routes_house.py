@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response
 from ekiden.api.shown_metrics import BottleneckList, StepMetricsList, Summary
 from ekiden.core.metrics import Window
 from ekiden.core.model import SessionState
+from ekiden.core.sentences import of_alert
 from ekiden.web.charts import HEIGHT, WIDTH, throughput
 from ekiden.web.rendering import render
 from ekiden.web.spans import dollars
@@ -40,6 +41,9 @@ async def monitoring(visit: Visiting, window: str = "") -> Response:
         "summary": summary,
         "cost": dollars(summary.calls.cost_usd),
         "steps": StepMetricsList.of(past, chosen, None).steps,
+        "alerts": [
+            of_alert(a)[visit.t.code] for a in await here.sessions.alerts.list(only_open=True)
+        ],
         "sentences": [b.sentences[visit.t.code] for b in bottlenecks[:_MOST_SENTENCES]],
         "open": [(s, present.sessions.get(s, 0)) for s in SessionState if s not in _ENDED],
         "chart": throughput(await visit.pages.recent_tasks(), now),

@@ -20,7 +20,7 @@ from ekiden.errors import Conflict, DatabaseError
 from ekiden.store.doorbell import Doorbell
 from ekiden.store.errands import Errand, Errands
 from ekiden.store.sessions import Sessions
-from ekiden.worker.webhooks import DeliveryFailed, body_of, deliver, took_since
+from ekiden.worker.webhooks import DeliveryFailed, body_of, body_of_alert, deliver, took_since
 
 _AT_ONCE = 8
 _HOLD = timedelta(seconds=60)  # how long a claimed errand is one worker's
@@ -77,7 +77,7 @@ class ErrandRunner:
         if errand.url is None:
             await self._errands.end(errand, "VOID", error="The webhook was stopped.")
             return
-        body = body_of(errand, await self._sessions.progress(errand.session_id))
+        body = await self._body(errand)
         begun = time.monotonic()
         try:
             status = await deliver(errand, body)
@@ -101,10 +101,16 @@ class ErrandRunner:
             )
             telemetry.emit(
                 "webhook_failed", url=errand.url, error=failed.message, given_up=gone,
-                session=errand.session_id,
+                session=errand.session_id, alert=errand.alert_id,
             )  # fmt: skip
         else:
             await self._errands.end(errand, "DONE", http_status=status, took=took_since(begun))
+
+    async def _body(self, errand: Errand) -> bytes:
+        """Return what is told: of an alert, or of a session as it is now."""
+        if errand.alert_id is not None:
+            return body_of_alert(errand, await self._sessions.alerts.get(errand.alert_id))
+        return body_of(errand, await self._sessions.progress(_session_of(errand)))
 
     async def _remind(self, errand: Errand) -> None:
         told = await self._errands.remind(errand)
@@ -121,10 +127,10 @@ class ErrandRunner:
 
     async def _decide(self, errand: Errand) -> None:
         if errand.event == "cancel":
-            await self._sessions.cancel(errand.session_id, actor=_ACTOR)
+            await self._sessions.cancel(_session_of(errand), actor=_ACTOR)
             return
         await self._sessions.reviews.take(
-            errand.session_id,
+            _session_of(errand),
             Review(
                 verb=Verb.APPROVE,
                 actor=_ACTOR,
@@ -134,3 +140,8 @@ class ErrandRunner:
                 timed_out=True,
             ),
         )
+
+
+def _session_of(errand: Errand) -> str:
+    assert errand.session_id is not None  # only a webhook can be of an alert
+    return errand.session_id

@@ -12,12 +12,15 @@ import hashlib
 import hmac
 import secrets
 import time
+from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
 
 import orjson
 
+from ekiden.core.alerts import Alert
+from ekiden.core.sentences import of_alert, told_of
 from ekiden.errors import StepError
 from ekiden.store.errands import Errand
 
@@ -64,6 +67,17 @@ def body_of(errand: Errand, progress: dict[str, Any]) -> bytes:
             "data": {name: progress[name] for name in told},
         }
     )
+
+
+def body_of_alert(errand: Errand, alert: Alert) -> bytes:
+    """Return what is sent of an alert: what it is about, its figures, and the same in words.
+
+    That it began is told in the words of its beginning, however late that can be sent.
+    """
+    told = told_of(alert)
+    if errand.event == "alert.raised":
+        told["message"] = of_alert(replace(alert, resolved_at=None))
+    return orjson.dumps({"type": errand.event, "timestamp": errand.created_at, "data": told})
 
 
 async def deliver(errand: Errand, body: bytes) -> int:

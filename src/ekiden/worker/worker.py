@@ -9,12 +9,13 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import asyncpg
 
 from ekiden import __version__, failpoint, telemetry
+from ekiden.core.alerts import Limits
 from ekiden.core.model import WorkerState
 from ekiden.core.retry import MAX_DEATHS
 from ekiden.errors import DatabaseError
@@ -39,6 +40,7 @@ from ekiden.worker.heart import Heart, Pulse
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.patience import patiently
 from ekiden.worker.roller import Roller
+from ekiden.worker.watch import Watch
 
 SWEEP = 600.0  # seconds until a look that nothing asked for: each heartbeat asks, too
 CONTENDED = 0.2  # seconds until the next look at a task that another worker has its hand on
@@ -54,6 +56,7 @@ class WorkerOptions:
     lease: timedelta = timedelta(seconds=60)  # EKIDEN_LEASE: how long claims hold unrenewed
     drain: float = 30.0  # seconds that running steps get on stop, before they are given back
     only_session: str | None = None  # claim this session's tasks only (ekiden run)
+    alerts: Limits = field(default_factory=Limits)  # EKIDEN_ALERT_…
 
 
 class Worker:
@@ -104,6 +107,8 @@ class Worker:
         self._doubt = asyncio.Event()  # the answer of a claim was lost
         self._lost = asyncio.Event()  # peers gave this worker up
         self._fenced = False  # its lease may be over: nothing may run
+        self._stirred = False  # a beat brought that a task waits, or that a peer is gone
+        self._ended = 0  # attempts, when that was last asked
         self.ready = asyncio.Event()
         self.id = 0
 
@@ -119,9 +124,9 @@ class Worker:
             await self._set_up(stack)
             await self._say_hello()
             self._doorbell = await stack.enter_async_context(Doorbell(self._listen_dsn))
-            self._errands = ErrandRunner(
-                Errands(self._pool, self._dsn()), Sessions(self._pool, self._dsn()), self._doorbell
-            )
+            sessions = Sessions(self._pool, self._dsn())
+            self._errands = ErrandRunner(Errands(self._pool, self._dsn()), sessions, self._doorbell)
+            self._watch = Watch(sessions.alerts, self._options.alerts, lively=self._lively)
             self._heart = Heart(
                 self._listen_dsn,
                 lease=self._options.lease,
@@ -143,6 +148,7 @@ class Worker:
                 asyncio.create_task(self._find_lost_claims(), name="lost-claims"),
                 asyncio.create_task(self._errands.run(), name="errands"),
                 asyncio.create_task(self._roller.run(), name="roller"),
+                asyncio.create_task(self._watch.run(), name="watch"),
             ]
             try:
                 await self._claim_until_stopped()
@@ -224,7 +230,14 @@ class Worker:
             self._look_again()
         if beat.due:
             self._look_again()
+        self._stirred = self._stirred or beat.due or beat.deaths
         self._chains.abort(beat.cancelled)
+
+    def _lively(self) -> bool:
+        """Whether something has gone on that an alert may be about, since this was last asked."""
+        ended, self._ended = self._ended, self._chains.ended
+        stirred, self._stirred = self._stirred, False
+        return stirred or bool(len(self._chains)) or ended != self._ended
 
     def _on_fence(self) -> None:
         """Stop what runs: the lease is about to end, and peers may take it over."""

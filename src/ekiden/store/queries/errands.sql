@@ -12,8 +12,8 @@ WITH due AS MATERIALIZED (
 UPDATE ekiden.errands e
 SET attempt = attempt + 1, available_at = ekiden.now() + $2
 FROM due WHERE e.id = due.id
-RETURNING e.id, e.kind, e.session_id::text, e.phase, e.generation, e.event, e.event_id, e.attempt,
-          e.created_at,
+RETURNING e.id, e.kind, e.session_id::text, e.alert_id, e.phase, e.generation, e.event, e.event_id,
+          e.attempt, e.created_at,
           (SELECT w.url FROM ekiden.webhooks w WHERE w.id = e.webhook_id AND w.stopped_at IS NULL) AS url,
           (SELECT w.secret FROM ekiden.webhooks w WHERE w.id = e.webhook_id) AS secret;
 
@@ -73,7 +73,8 @@ SELECT id FROM stopped;
 
 -- name: list_deliveries
 -- The newest deliveries, with how each try went; of one session ($1) or all.
-SELECT e.id, e.session_id::text, e.event, e.status, e.attempt, w.url, e.created_at, e.finished_at,
+SELECT e.id, e.session_id::text, e.alert_id, e.event, e.status, e.attempt, w.url, e.created_at,
+       e.finished_at,
        a.http_status, a.error, a.took, a.at
 FROM ekiden.errands e
 JOIN ekiden.webhooks w ON w.id = e.webhook_id
