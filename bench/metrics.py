@@ -54,7 +54,7 @@ FROM (VALUES ('day', interval '400 days', interval '1 day'),
              ('hour', interval '3 days', interval '1 h'),
              ('minute', interval '13 h', interval '1 min')) AS w(width, back, every)
 CROSS JOIN LATERAL generate_series(date_trunc(w.width, now() - w.back, 'UTC'),
-                                   date_trunc(w.width, now(), 'UTC') - w.every, w.every) AS h
+                                   date_trunc(w.width, now(), 'UTC'), w.every) AS h
 CROSS JOIN ekiden.metric_series s
 CROSS JOIN generate_series(1, 6) AS b(bucket)
 WHERE s.flow = 'busy'

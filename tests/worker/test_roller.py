@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from ekiden.core.metrics import Measure, Window, times
 from ekiden.store import metrics
 from ekiden.store.metrics import Metrics
 from ekiden.worker import roller
@@ -57,7 +58,7 @@ async def test_an_idle_worker_asks_for_nothing(house: House, monkeypatch: pytest
 async def test_a_look_is_taken_once_more_after_the_last_attempt(house: House):
     ended = 0
     turns = Turns(house.pool, house.dsn)
-    roll = Roller(turns, ended=lambda: ended)
+    roll = Roller(turns, ended=lambda: ended, commits=dict)
     await roll.look()
     assert turns.asked == 0
     ended = 3
@@ -69,6 +70,32 @@ async def test_a_look_is_taken_once_more_after_the_last_attempt(house: House):
 async def test_a_long_past_is_counted_turn_by_turn(house: House):
     turns = Turns(house.pool, house.dsn)
     turns.more = 5
-    roll = Roller(turns, ended=lambda: 1)
+    roll = Roller(turns, ended=lambda: 1, commits=dict)
     await roll.look()
     assert turns.asked == 6
+
+
+async def test_how_long_commits_take_is_kept_for_every_attempt(house: House):
+    """Two workers add to the same sums; what is left when one stops is written then."""
+    async with working(house.dsn, sums()), working(house.dsn, sums()):
+        ids = [await house.begin("sums", AUTO, n=5) for _ in range(10)]
+        for id_ in ids:
+            await house.until(id_)
+    done = await house.pool.fetchval(
+        "SELECT count(*) FROM ekiden.attempts WHERE outcome = 'COMPLETED'"
+    )
+    commits = times(await house.sessions.metrics.ever(), Measure.COMMIT)
+    assert commits.n == done
+    assert 0 < commits.seconds < 20 * done
+    past = await house.sessions.metrics.past(Window.M15)
+    assert times(past.facts, Measure.COMMIT).counts == commits.counts
+
+
+async def test_many_workers_add_their_commits_at_once(house: House):
+    metrics = Metrics(house.pool, house.dsn)
+    taken = dict.fromkeys(range(30), (2, 0.5))
+    backwards = dict(reversed(taken.items()))
+    await asyncio.gather(
+        *(metrics.add_commits(given) for _ in range(20) for given in (taken, backwards))
+    )
+    assert times(await metrics.ever(), Measure.COMMIT).n == 40 * 60

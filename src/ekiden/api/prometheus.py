@@ -55,6 +55,10 @@ def _of_facts(facts: list[Fact]) -> Iterator[Metric]:
         _STEP,
     )  # fmt: skip
     yield _histogram(
+        facts, Measure.COMMIT, "ekiden_commit_seconds", "From sending a result to durable.",
+        (),
+    )  # fmt: skip
+    yield _histogram(
         facts, Measure.STEP, "ekiden_step_seconds", "Steps, from first attempt to last result.",
         _STEP,
     )  # fmt: skip

@@ -196,6 +196,9 @@ class Summary(Windowed):
     attempts: AttemptsShown
     errors: list[ErrorShown]
     wait: Durations = Field(description="from due to claimed")
+    commit: Durations = Field(
+        description="from sending a result until it is durable; of all flows only"
+    )
     sessions: Durations = Field(description="COMPLETED sessions, from creation to end")
     human: Durations = Field(description="from the opening of a gate to its review")
     calls: CallsShown
@@ -233,6 +236,7 @@ class Summary(Windowed):
                 for line in metrics.errors(facts)
             ],
             wait=Durations.of(metrics.times(facts, metrics.Measure.WAIT)),
+            commit=Durations.of(metrics.times(facts, metrics.Measure.COMMIT)),
             sessions=Durations.of(metrics.times(facts, metrics.Measure.SESSION)),
             human=Durations.of(metrics.times(facts, metrics.Measure.HUMAN)),
             calls=CallsShown.of(metrics.calls(facts)),

@@ -162,7 +162,11 @@ def _figures(seen: Look) -> RenderableType:
             style="red" if attempts.wrong else "",
         ),
     )
-    rows.add_row("", f"attempt {_spread(attempts.run)}; wait {_spread(_waits(seen))}")
+    rows.add_row(
+        "",
+        f"attempt {_spread(attempts.run)}; wait {_spread(metrics.times(facts, Measure.WAIT))}; "
+        f"commit {_spread(metrics.times(facts, Measure.COMMIT))}",
+    )
     rows.add_row(
         "Calls",
         f"{calls.time.n:,}, {calls.input_tokens + calls.output_tokens:,} tokens, "
@@ -175,10 +179,6 @@ def _figures(seen: Look) -> RenderableType:
         f"notify queue {percent(now.notify_queue_usage)}, {now.dead_tuples:,} dead rows",
     )
     return rows
-
-
-def _waits(seen: Look) -> Histogram:
-    return metrics.times(seen.past.facts, Measure.WAIT)
 
 
 def _spread(times: Histogram) -> str:

@@ -35,6 +35,7 @@ class Measure(StrEnum):
     CALL = "call"
     TOKEN = "token"  # noqa: S105 - a model's, not a secret
     HUMAN = "human"
+    COMMIT = "commit"  # of all flows: one commit is of many attempts
 
 
 _OF_CALLS = frozenset({Measure.CALL, Measure.TOKEN})
@@ -47,6 +48,17 @@ class Width(StrEnum):
     HOUR = "hour"
     DAY = "day"
     EVER = "ever"
+
+
+Piece = tuple[Width, datetime, datetime]  # sums of a width, from, before
+
+_LENGTH = {
+    Width.MINUTE: timedelta(minutes=1),
+    Width.HOUR: timedelta(hours=1),
+    Width.DAY: timedelta(days=1),
+}
+_LONGER = {Width.MINUTE: Width.HOUR, Width.HOUR: Width.DAY}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Window(StrEnum):
@@ -82,6 +94,24 @@ class Window(StrEnum):
                 return begin.replace(minute=0)
             case _:
                 return begin.replace(hour=0, minute=0)
+
+    def pieces(self, since: datetime, until: datetime, *, open_end: bool) -> list[Piece]:
+        """Return the sums that this time is made of: few long ones, short ones at its ends.
+
+        Args:
+            since: its begin, on a full unit of ``width``.
+            until: its end.
+            open_end: it ends now, so a long sum that goes on counts nothing beyond it.
+        """
+        longer = _LONGER.get(self.width)
+        if longer is None:
+            return [(self.width, since, until)]
+        middle = _EPOCH - (_EPOCH - since) // _LENGTH[longer] * _LENGTH[longer]  # rounded up
+        end = until if open_end else _EPOCH + (until - _EPOCH) // _LENGTH[longer] * _LENGTH[longer]
+        if end <= middle:
+            return [(self.width, since, until)]
+        found = [(self.width, since, middle), (longer, middle, end), (self.width, end, until)]
+        return [(width, begin, stop) for width, begin, stop in found if begin < stop]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

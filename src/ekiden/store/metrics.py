@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import asyncpg
 
 from ekiden.core.histogram import GROWTH
-from ekiden.core.metrics import Fact, Width, Window
+from ekiden.core.metrics import Fact, Piece, Width, Window
 from ekiden.store.connection import APPLICATION, translated
 from ekiden.store.queries import sql
 
 MARGIN = timedelta(seconds=3)  # the youngest row that is counted
 _GROWTH = math.log(GROWTH)
+_EVER: Piece = (Width.EVER, datetime.min, datetime.max)  # asyncpg's words for -infinity, infinity
+MEMORY = "32MB"  # of PostgreSQL, for a turn
 AT_ONCE = timedelta(days=1)  # the longest time that one turn counts
 # Twice the longest window that is summed from them, and a little.
 KEEP_MINUTES = timedelta(hours=13)
@@ -84,7 +87,9 @@ class Metrics:
                 self._pool.acquire() as connection,
                 connection.transaction(isolation="read_committed"),
             ):
-                turn = await connection.fetchrow(sql("take_metric_turn"), MARGIN, APPLICATION)
+                turn = await connection.fetchrow(
+                    sql("take_metric_turn"), MARGIN, APPLICATION, MEMORY
+                )
                 if turn is None or turn["horizon"] <= turn["rolled_to"]:
                     return False
                 until = min(turn["horizon"], turn["rolled_to"] + AT_ONCE)
@@ -93,6 +98,12 @@ class Metrics:
                     sql("end_metric_turn"), until, KEEP_MINUTES, KEEP_HOURS, KEEP_DAYS
                 )
         return bool(until < turn["horizon"])
+
+    async def add_commits(self, times: Mapping[int, tuple[int, float]]) -> None:
+        """Add how long commits took: attempts and seconds, by bucket."""
+        n, seconds = zip(*times.values(), strict=True)
+        with translated(self._dsn):
+            await self._pool.execute(sql("add_commits"), list(times), n, seconds)
 
     async def past(self, window: Window, flow: str | None = None, *, ago: int = 0) -> Past:
         """Return the facts of a window.
@@ -109,13 +120,13 @@ class Metrics:
             until = mark["now"]
             if ago:
                 until = window.begin(until - (ago - 1) * window.length)
-            facts = await self._facts(window.width, since, until, flow)
+            facts = await self._facts(window.pieces(since, until, open_end=not ago), flow)
         return Past(facts=facts, since=since, until=until, counted_to=mark["rolled_to"])
 
     async def ever(self) -> list[Fact]:
         """Return the facts since the database was made: they only grow."""
         with translated(self._dsn):
-            return await self._facts(Width.EVER, None, None, None)
+            return await self._facts([_EVER], None)
 
     async def present(self, flow: str | None = None) -> Present:
         """Return what is now; queue and sessions of one flow, or of all."""
@@ -135,8 +146,7 @@ class Metrics:
             alerts={row["kind"]: row["n"] for row in alerts},
         )
 
-    async def _facts(
-        self, width: Width, since: datetime | None, until: datetime | None, flow: str | None
-    ) -> list[Fact]:
-        rows = await self._pool.fetch(sql("metric_facts"), width, since, until, flow)
+    async def _facts(self, pieces: list[Piece], flow: str | None) -> list[Fact]:
+        widths, since, until = zip(*pieces, strict=True)
+        rows = await self._pool.fetch(sql("metric_facts"), widths, since, until, flow)
         return [Fact(**row) for row in rows]

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 
 import asyncpg
 
 from ekiden import failpoint
+from ekiden.core.histogram import bucket_of
 from ekiden.core.model import ClaimedTask
 from ekiden.errors import DatabaseError, DatabaseUnreachable, EmbeddedServerError, ResultInvalid
 from ekiden.store.connection import TRANSIENT, UNREACHABLE, connect
@@ -28,6 +30,7 @@ HALVE_AFTER = 3  # failed tries of a batch
 # What the committer answers: the tasks handed on to this worker, or None when the fence refused.
 Answer = list[ClaimedTask] | None
 _Entry = tuple[Completion, "asyncio.Future[Answer]"]
+Times = dict[int, tuple[int, float]]  # attempts and seconds, by bucket of core/histogram.py
 
 
 class Committer:
@@ -57,6 +60,7 @@ class Committer:
         self._left_queued = left_queued
         self._connection: asyncpg.Connection | None = None
         self._handoff: Handoff | None = None
+        self._times: Times = {}
         self._batcher: Batcher[Completion, Answer] = Batcher(
             self._commit, limit=BATCH, name="commit"
         )
@@ -76,6 +80,17 @@ class Committer:
         The future raises ResultInvalid when PostgreSQL refuses the result itself.
         """
         return self._batcher.put(completion)
+
+    def take_times(self) -> Times:
+        """Return how long commits took since this was last asked."""
+        times, self._times = self._times, {}
+        return times
+
+    def _note(self, seconds: float, attempts: int) -> None:
+        """Note a commit, for each of its attempts: once a batch, not once a step."""
+        bucket = bucket_of(seconds)
+        n, total = self._times.get(bucket, (0, 0.0))
+        self._times[bucket] = n + attempts, total + seconds * attempts
 
     async def close(self) -> None:
         """Commit what is left and let the connection go."""
@@ -160,7 +175,9 @@ class Committer:
                 future.done()
             ):  # its chain was stopped: keep the result, leave what follows to others
                 completion.room = 0
+        begun = monotonic()
         handed = await handoff.complete(self._worker_id(), [c for c, _ in batch])
+        self._note(monotonic() - begun, len(batch))
         refused: list[_Entry] = []
         for position, entry in enumerate(batch):
             if position in handed.accepted:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from ekiden import telemetry
 from ekiden.errors import DatabaseError
 from ekiden.store.metrics import Metrics
+from ekiden.worker.committer import Times
 
 EVERY = 20.0  # seconds between looks
 
@@ -25,11 +26,15 @@ class Roller:
     Args:
         metrics: where.
         ended: how many attempts have ended here so far.
+        commits: how long commits took since it was last called; see ``Committer.take_times``.
     """
 
-    def __init__(self, metrics: Metrics, *, ended: Callable[[], int]) -> None:
+    def __init__(
+        self, metrics: Metrics, *, ended: Callable[[], int], commits: Callable[[], Times]
+    ) -> None:
         self._metrics = metrics
         self._ended = ended
+        self._commits = commits
         self._counted = 0
         self._once_more = False  # what ended just before the last look was too young for it
 
@@ -50,5 +55,11 @@ class Roller:
             return
         self._once_more = ended != self._counted
         self._counted = ended
+        await self.write_commits()
         while await self._metrics.roll_up(older_than=older_than):
             pass  # a turn counts a day at most
+
+    async def write_commits(self) -> None:
+        """Add how long commits took here; what cannot be written is let go, never added twice."""
+        if times := self._commits():
+            await self._metrics.add_commits(times)

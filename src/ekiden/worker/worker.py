@@ -181,7 +181,11 @@ class Worker:
             left_queued=self._look_again,
         )
         self._chains.connect(self._tasks, self._executor, self._committer)
-        self._roller = Roller(Metrics(pool, dsn), ended=lambda: self._chains.ended)
+        self._roller = Roller(
+            Metrics(pool, dsn),
+            ended=lambda: self._chains.ended,
+            commits=self._committer.take_times,
+        )
 
     async def _say_hello(self) -> None:
         # What is known stays known: this also runs when a worker begins anew, beside its claims.
@@ -271,6 +275,7 @@ class Worker:
             async with asyncio.timeout(10):
                 await self._committer.close()
                 await self._ledger.close()
+                await self._roller.write_commits()
                 if self._cut_short:
                     # A commit in flight may have handed on to a chain that is no more.
                     await self._workers.rescue([self.id], max_deaths=MAX_DEATHS)

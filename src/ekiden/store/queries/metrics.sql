@@ -8,8 +8,10 @@ SELECT rolled_to, ekiden.now() AS now FROM ekiden.metric_watermark;
 -- Takes the turn to roll up, or returns no row when somebody else has it. The horizon is the moment
 -- before which no row can still appear: every row bears the time of the statement that writes it, so
 -- it is before what any of our own statements ($2 is how they call themselves) began at, and $1
--- before now, for one that is so young that it does not show yet. Whoever waits for a life sign (an advisory lock) writes nothing.
-SELECT rolled_to, least(
+-- before now, for one that is so young that it does not show yet. Whoever waits for a life sign (an
+-- advisory lock) writes nothing. What a busy turn counts fits into $3 of memory and not into
+-- PostgreSQL's default, and would go through a file.
+SELECT rolled_to, set_config('work_mem', $3, true), least(
     ekiden.now() - $1::interval,
     (SELECT min(a.xact_start) FROM pg_stat_activity a
      WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
@@ -35,7 +37,9 @@ FROM ekiden.metric_watermark FOR UPDATE SKIP LOCKED;
 -- This runs beside the hand-off, once for each of its attempts, so every look-up counts: a task is
 -- fetched by its key (LATERAL with LIMIT: the planner, which cannot know how little is new, would read
 -- all tasks to join them), siblings only of a fan-out, sessions only after the last step of their
--- flow, and everything is summed by the minute before it is summed by anything longer.
+-- flow, everything is summed by the minute before it is summed by anything longer, attempts once for
+-- all that is measured of them. (date_bin: the same minutes as date_trunc, which looks up UTC's name
+-- for every row.)
 WITH flow AS MATERIALIZED (
     SELECT id, name, jsonb_array_length(phases) AS last_phase FROM ekiden.flows
 ), ended AS MATERIALIZED (
@@ -43,7 +47,7 @@ WITH flow AS MATERIALIZED (
            CASE WHEN a.error IS NOT NULL
                 THEN coalesce(substring(a.error::text FROM '"kind"\s*:\s*"([^"\\]{1,80})'), 'Unknown')
                 WHEN a.outcome = 'LOST' THEN 'WorkerLost' ELSE '' END AS error,
-           a.finished_at, date_trunc('minute', a.finished_at, 'UTC') AS minute,
+           a.finished_at, date_bin('1 min', a.finished_at, 'epoch') AS minute,
            greatest(0, date_part('epoch', a.finished_at - a.started_at)) AS run_s,
            greatest(0, date_part('epoch', a.started_at - greatest(
                t.created_at,
@@ -61,7 +65,7 @@ WITH flow AS MATERIALIZED (
     WHERE a.finished_at >= $1::timestamptz AND a.finished_at < $2::timestamptz
 ), facts AS (
     SELECT 'step' AS measure, e.flow_id, e.phase, e.step, '' AS source, '' AS outcome,
-           date_trunc('minute', c.at, 'UTC') AS minute,
+           date_bin('1 min', c.at, 'epoch') AS minute,
            greatest(0, date_part('epoch', c.at - c.began)) AS seconds,
            0 AS input_tokens, 0 AS output_tokens, 0::numeric AS cost_usd, 0 AS unpriced
     FROM (SELECT DISTINCT flow_id, session_id, phase, step, generation FROM ended
@@ -88,7 +92,7 @@ WITH flow AS MATERIALIZED (
     UNION ALL
     SELECT 'call', t.flow_id, t.phase, t.step,
            left(c.provider || ':' || regexp_replace(c.model, ' \([0-9,]+\)$', ''), 200),
-           c.outcome, date_trunc('minute', c.finished_at, 'UTC'),
+           c.outcome, date_bin('1 min', c.finished_at, 'epoch'),
            greatest(0, date_part('epoch', c.finished_at - c.started_at)),
            greatest(0, c.input_tokens - coalesce(b.input_tokens, 0)),
            greatest(0, c.output_tokens - coalesce(b.output_tokens, 0)),
@@ -103,7 +107,7 @@ WITH flow AS MATERIALIZED (
     WHERE c.finished_at >= $1::timestamptz AND c.finished_at < $2::timestamptz
     UNION ALL
     SELECT 'token', t.flow_id, t.phase, t.step,
-           left(c.provider || ':' || c.model, 200), '', date_trunc('minute', c.finished_at, 'UTC'),
+           left(c.provider || ':' || c.model, 200), '', date_bin('1 min', c.finished_at, 'epoch'),
            greatest(0, date_part('epoch', c.first_token)), 0, 0, 0, 0
     FROM ekiden.calls c
     CROSS JOIN LATERAL (SELECT flow_id, phase, step FROM ekiden.api_tasks
@@ -111,7 +115,7 @@ WITH flow AS MATERIALIZED (
     WHERE c.finished_at >= $1::timestamptz AND c.finished_at < $2::timestamptz
       AND c.first_token IS NOT NULL
     UNION ALL
-    SELECT 'human', s.flow_id, r.phase, '', '', r.verb, date_trunc('minute', r.created_at, 'UTC'),
+    SELECT 'human', s.flow_id, r.phase, '', '', r.verb, date_bin('1 min', r.created_at, 'epoch'),
            greatest(0, date_part('epoch', coalesce(r.waited, r.created_at - g.since, '0'))),
            0, 0, 0, 0
     FROM ekiden.reviews r
@@ -126,22 +130,26 @@ WITH flow AS MATERIALIZED (
               WHERE b.session_id = r.session_id AND b.phase = r.phase AND b.id < r.id) seen
     ) g
     WHERE r.created_at >= $1::timestamptz AND r.created_at < $2::timestamptz
+), together AS (
+    SELECT minute, flow_id, phase, step, outcome, error,
+           greatest(0, ceil(ln(greatest(run_s * 1000, 1)) / $3::float8))::smallint AS run,
+           greatest(0, ceil(ln(greatest(wait_s * 1000, 1)) / $3::float8))::smallint AS wait,
+           CASE WHEN outcome = 'COMPLETED' AND NOT fans_out
+                THEN greatest(0, ceil(ln(greatest(wall_s * 1000, 1)) / $3::float8))::smallint
+                END AS wall,
+           count(*) AS n, sum(run_s) AS run_s, sum(wait_s) AS wait_s, sum(wall_s) AS wall_s
+    FROM ended GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
 ), sums AS (
-    SELECT minute, 'attempt' AS measure, flow_id, phase, step, '' AS source, outcome, error,
-           greatest(0, ceil(ln(greatest(run_s * 1000, 1)) / $3::float8))::smallint AS bucket,
-           count(*) AS n, sum(run_s) AS seconds, 0::bigint AS input_tokens,
+    SELECT t.minute, m.measure, t.flow_id, t.phase, t.step, '' AS source, m.outcome, m.error,
+           m.bucket, sum(t.n) AS n, sum(m.seconds) AS seconds, 0::bigint AS input_tokens,
            0::bigint AS output_tokens, 0::numeric AS cost_usd, 0::bigint AS unpriced
-    FROM ended GROUP BY 1, 3, 4, 5, 7, 8, 9
-    UNION ALL
-    SELECT minute, 'wait', flow_id, phase, step, '', '', '',
-           greatest(0, ceil(ln(greatest(wait_s * 1000, 1)) / $3::float8))::smallint AS bucket,
-           count(*), sum(wait_s), 0, 0, 0, 0
-    FROM ended GROUP BY 1, 3, 4, 5, 9
-    UNION ALL
-    SELECT minute, 'step', flow_id, phase, step, '', '', '',
-           greatest(0, ceil(ln(greatest(wall_s * 1000, 1)) / $3::float8))::smallint AS bucket,
-           count(*), sum(wall_s), 0, 0, 0, 0
-    FROM ended WHERE outcome = 'COMPLETED' AND NOT fans_out GROUP BY 1, 3, 4, 5, 9
+    FROM together t
+    CROSS JOIN LATERAL (VALUES ('attempt', t.outcome, t.error, t.run, t.run_s),
+                               ('wait', '', '', t.wait, t.wait_s),
+                               ('step', '', '', t.wall, t.wall_s))
+               AS m(measure, outcome, error, bucket, seconds)
+    WHERE m.bucket IS NOT NULL
+    GROUP BY t.minute, m.measure, t.flow_id, t.phase, t.step, m.outcome, m.error, m.bucket
     UNION ALL
     SELECT minute, measure, flow_id, phase, step, source, outcome, '',
            greatest(0, ceil(ln(greatest(seconds * 1000, 1)) / $3::float8))::smallint AS bucket,
@@ -179,6 +187,22 @@ SET n = r.n + excluded.n, seconds = r.seconds + excluded.seconds,
     output_tokens = r.output_tokens + excluded.output_tokens,
     cost_usd = r.cost_usd + excluded.cost_usd, unpriced = r.unpriced + excluded.unpriced;
 
+-- name: add_commits
+-- Adds how long commits took that a worker made: buckets $1, attempts $2, seconds $3. In the order of
+-- the key, for several may add at once.
+INSERT INTO ekiden.metric_rollups AS r (width, since, series_id, bucket, n, seconds, input_tokens,
+                                        output_tokens, cost_usd, unpriced)
+SELECT w.width,
+       CASE w.width WHEN 'ever' THEN '-infinity'::timestamptz
+                    ELSE date_trunc(w.width, ekiden.now(), 'UTC') END,
+       s.id, b.bucket, b.n, b.seconds, 0, 0, 0, 0
+FROM unnest($1::smallint[], $2::bigint[], $3::float8[]) AS b(bucket, n, seconds)
+CROSS JOIN unnest(ARRAY['minute', 'hour', 'day', 'ever']) AS w(width)
+CROSS JOIN (SELECT id FROM ekiden.metric_series WHERE measure = 'commit') s
+ORDER BY 1, 2, 3, 4
+ON CONFLICT (width, since, series_id, bucket) DO UPDATE
+SET n = r.n + excluded.n, seconds = r.seconds + excluded.seconds;
+
 -- name: end_metric_turn
 -- Says that everything before $1 is counted, and lets go of minutes, hours and days older than $2, $3
 -- and $4.
@@ -191,16 +215,16 @@ WITH gone AS (
 UPDATE ekiden.metric_watermark SET rolled_to = $1;
 
 -- name: metric_facts
--- The sums of a window: $1 width, from $2, before $3 (null: however far); of one flow ($4) or all.
+-- The sums of a window, which is made of pieces: width $1, from $2, before $3; of one flow ($4) or all.
 SELECT s.measure, s.flow, s.phase, s.step, s.source, s.outcome, s.error, r.bucket, r.n, r.seconds,
        r.input_tokens, r.output_tokens, r.cost_usd, r.unpriced
 FROM (
     SELECT series_id, bucket, sum(n)::bigint AS n, sum(seconds) AS seconds,
            sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
            sum(cost_usd) AS cost_usd, sum(unpriced)::bigint AS unpriced
-    FROM ekiden.metric_rollups
-    WHERE width = $1 AND since >= coalesce($2::timestamptz, '-infinity')
-      AND since < coalesce($3::timestamptz, 'infinity')
+    FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[]) AS p(width, since, until)
+    JOIN ekiden.metric_rollups m
+      ON m.width = p.width AND m.since >= p.since AND m.since < p.until
     GROUP BY series_id, bucket
 ) r
 JOIN ekiden.metric_series s ON s.id = r.series_id
