@@ -183,6 +183,8 @@ async def test_prometheus_reads_the_same(loaded: httpx2.AsyncClient):
     assert total("ekiden_attempt_seconds_count") == summary["attempts"]["total"]
     assert total("ekiden_attempt_seconds_count", outcome="RETRIED") == SESSIONS
     assert total("ekiden_attempt_errors_total", error="ModelUnavailable") == SESSIONS
+    completed = summary["attempts"]["outcomes"]["COMPLETED"]
+    assert total("ekiden_commit_seconds_count") == completed == summary["commit"]["count"]
     assert total("ekiden_call_seconds_count") == summary["calls"]["total"]
     assert total("ekiden_input_tokens_total") == summary["calls"]["inputTokens"]
     assert total("ekiden_cost_usd_total") == pytest.approx(summary["calls"]["costUsd"])
