@@ -216,16 +216,24 @@ UPDATE ekiden.metric_watermark SET rolled_to = $1;
 
 -- name: metric_facts
 -- The sums of a window, which is made of pieces: width $1, from $2, before $3; of one flow ($4) or all.
+-- A piece is summed by itself (LATERAL): joined with the pieces, all sums there are would be read.
 SELECT s.measure, s.flow, s.phase, s.step, s.source, s.outcome, s.error, r.bucket, r.n, r.seconds,
        r.input_tokens, r.output_tokens, r.cost_usd, r.unpriced
 FROM (
-    SELECT series_id, bucket, sum(n)::bigint AS n, sum(seconds) AS seconds,
-           sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
-           sum(cost_usd) AS cost_usd, sum(unpriced)::bigint AS unpriced
+    SELECT m.series_id, m.bucket, sum(m.n)::bigint AS n, sum(m.seconds) AS seconds,
+           sum(m.input_tokens)::bigint AS input_tokens,
+           sum(m.output_tokens)::bigint AS output_tokens,
+           sum(m.cost_usd) AS cost_usd, sum(m.unpriced)::bigint AS unpriced
     FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[]) AS p(width, since, until)
-    JOIN ekiden.metric_rollups m
-      ON m.width = p.width AND m.since >= p.since AND m.since < p.until
-    GROUP BY series_id, bucket
+    CROSS JOIN LATERAL (
+        SELECT series_id, bucket, sum(n) AS n, sum(seconds) AS seconds,
+               sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+               sum(cost_usd) AS cost_usd, sum(unpriced) AS unpriced
+        FROM ekiden.metric_rollups
+        WHERE width = p.width AND since >= p.since AND since < p.until
+        GROUP BY series_id, bucket
+    ) m
+    GROUP BY m.series_id, m.bucket
 ) r
 JOIN ekiden.metric_series s ON s.id = r.series_id
 WHERE $4::text IS NULL OR s.flow = $4;
