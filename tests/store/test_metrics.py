@@ -15,7 +15,7 @@ from ekiden.store import metrics as module
 from ekiden.store.connection import APPLICATION
 from ekiden.store.metrics import Metrics
 from tests.store.helpers import ERROR, Relay, advance, second
-from tests.store.test_plans import analyze, fill, plan_of
+from tests.store.test_plans import analyze, fill, indexes, plan_of, scanned_whole
 
 _NO_TIME = timedelta(0)
 
@@ -174,6 +174,23 @@ async def test_history_is_not_read(relay: Relay):
     assert any(n.get("Index Name") == "attempts_by_time" for n in nodes)
     read = {n["Relation Name"] for n in nodes if n["Node Type"] == "Seq Scan"}
     assert not read & {"attempts", "api_tasks", "sessions", "events"}
+
+
+async def test_a_window_reads_its_own_sums_and_no_others(relay: Relay):
+    await relay.connection.execute(
+        "INSERT INTO ekiden.metric_rollups SELECT width, now() - n * interval '1 min', s, 1, 1, 1,"
+        " 0, 0, 0, 0 FROM unnest(ARRAY['minute', 'hour', 'day']) AS width,"
+        " generate_series(1, 600) n, generate_series(1, 40) s"
+    )
+    await relay.connection.execute("VACUUM (ANALYZE) ekiden.metric_rollups")
+    pieces = (
+        "ARRAY['minute', 'hour'], ARRAY[now() - interval '6 h', now() - interval '5 h'],"
+        " ARRAY[now() - interval '5 h', now()], NULL"
+    )
+    async with second(relay.dsn) as connection:
+        nodes = await plan_of(connection, "metric_facts", pieces)
+    assert "metric_rollups_pkey" in indexes(nodes)
+    assert "metric_rollups" not in scanned_whole(nodes)
 
 
 async def test_the_present_is_what_the_tables_say(relay: Relay):
