@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("OPENAI_API_KEY"))
     openai_base_url: str = Field("", validation_alias=_env("OPENAI_BASE_URL"))
     store_answers: bool = Field(False, validation_alias=_env("EKIDEN_STORE_ANSWERS"))
+    background: str = Field(
+        "", validation_alias=_env("EKIDEN_BACKGROUND"), description="models, with commas between"
+    )
     perplexity_api_key: SecretStr = Field(
         SecretStr(""), validation_alias=_env("PERPLEXITY_API_KEY")
     )
@@ -137,6 +140,15 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("background")
+    @classmethod
+    def _of_openai(cls, models: str) -> str:
+        for model in filter(None, map(str.strip, models.split(","))):
+            name, _, rest = model.partition(":")
+            if name != "openai" or not rest:
+                raise ValueError(f"{model!r} is no model of openai, such as openai:gpt-5-pro")
+        return models
 
     @field_validator("database_url")
     @classmethod

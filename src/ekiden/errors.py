@@ -19,6 +19,7 @@ EkidenError
     ├── Interrupted          the attempt lost its task in the middle of the step
     ├── BudgetReached        the next call would exceed a budget: a person decides
     ├── NotNow               a provider is not to be asked yet; nothing was sent
+    │   └── StillAnswering   it was asked, and works on the answer; nobody else is to be asked
     ├── ResultInvalid        a step returned something its annotation does not allow
     ├── ModelError
     │   ├── ModelUnavailable refused connection, 5xx, cut stream
@@ -152,6 +153,10 @@ class NotNow(StepError):
     """A provider is not to be asked yet: nothing was sent, the task waits until it may be."""
 
     counts = False
+
+
+class StillAnswering(NotNow):
+    """A provider still works on the answer: the task waits, and then fetches it."""
 
 
 class ResultInvalid(StepError):

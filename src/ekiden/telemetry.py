@@ -19,6 +19,8 @@ task and attempt, a flow's own lines too. Names, and the other fields:
     answer_repaired     complaint, left  (debug)           a useless answer got another turn
     fallback_asked      model, why                         a step's own model cannot be asked now
     answer_fetched      task, asked_in                     the provider had kept it; not paid twice
+    answer_withdrawn    model, task                        cancelled: its provider may stop it
+    answer_unstopped    model, task, error                 it may go on making it; told again later
     partials_unsaved    error                              what running calls say is not saved
     metrics_uncounted   error                              a roll-up failed; the next does it
     database_lost       error, next_try_s                  the database does not answer
@@ -49,6 +51,7 @@ _LEVELS = {
     "attempt_failed": logging.ERROR,
     "database_lost": logging.WARNING,
     "partials_unsaved": logging.WARNING,
+    "answer_unstopped": logging.WARNING,
     "errand_failed": logging.ERROR,
     "webhook_failed": logging.WARNING,
     "metrics_uncounted": logging.WARNING,

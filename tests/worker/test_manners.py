@@ -51,7 +51,7 @@ async def calls(house: House) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-@pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
+@pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.label)
 async def test_the_same_session_on_each_wire_format(house: House, remote: FakeServer, wire: Wire):
     remote.answering = lambda received: word(wire, f"w{len(remote.requests)}")
     models = Models(wire.provider(remote))
@@ -76,7 +76,7 @@ async def test_the_same_session_on_each_wire_format(house: House, remote: FakeSe
         assert timedelta(0) < call["first_token"] <= call["took"]
 
 
-@pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
+@pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.label)
 async def test_one_repair_turn_shows_the_model_its_error_then_the_step_fails(
     house: House, remote: FakeServer, wire: Wire
 ):
@@ -84,7 +84,8 @@ async def test_one_repair_turn_shows_the_model_its_error_then_the_step_fails(
     async with working(house.dsn, asks(), models=Models(wire.provider(remote))):
         session = await house.begin("asks")
         await house.until(session)
-        shown = remote.requests[1].json["messages"]
+        body = remote.requests[1].json
+        shown = body.get("messages") or body["input"]
         assert [turn["role"] for turn in shown][-3:] == ["user", "assistant", "user"]
         assert shown[-2]["content"] == '{"wrong": 1}'
         assert "word: Field required" in shown[-1]["content"]
@@ -96,18 +97,21 @@ async def test_one_repair_turn_shows_the_model_its_error_then_the_step_fails(
     assert "never JSON" in failed["error"]["message"]
 
 
-@pytest.mark.parametrize("number", range(len(WIRES)), ids=[wire.name for wire in WIRES])
+# What is asked in the background goes on: see test_background.
+FOREGROUND = [wire for wire in WIRES if not wire.background]
+
+
+@pytest.mark.parametrize("wire", FOREGROUND, ids=lambda wire: wire.label)
 async def test_kill_9_in_mid_stream_keeps_what_was_said_and_the_session_ends_all_the_same(
-    house: House, remote: FakeServer, number: int
+    house: House, remote: FakeServer, wire: Wire
 ):
-    wire = WIRES[number]
     whole = wire.stream("The sash is handed over in the zone.", "stop")
     half = whole[: whole.index(b"over in the zone")]
     half = half[: half.rindex(b"\n\n") + 2]
     remote.answering = in_turn(then_silence(half), wire.says("In the zone."))
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.worker.wire_child"),
-        *(house.dsn, str(number), str(remote.port)),
+        *(house.dsn, str(WIRES.index(wire)), str(remote.port)),
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:

@@ -188,6 +188,7 @@ def provider_settings(settings: Settings) -> ProviderSettings:
             name: url for name in SERVICES if (url := getattr(settings, f"{name}_base_url"))
         },
         store_answers=settings.store_answers,
+        background=frozenset(filter(None, map(str.strip, settings.background.split(",")))),
         calls_at_once=settings.calls_at_once,
     )
 

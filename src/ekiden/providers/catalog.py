@@ -75,6 +75,7 @@ class ProviderSettings:
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)  # by provider
     base_urls: Mapping[str, str] = field(default_factory=dict)  # by provider: not its own address
     store_answers: bool = False  # EKIDEN_STORE_ANSWERS
+    background: frozenset[str] = frozenset()  # EKIDEN_BACKGROUND, "openai:model"
     calls_at_once: int = 64  # EKIDEN_CALLS_AT_ONCE
 
 
@@ -132,6 +133,8 @@ class Catalog:
         try:
             if name == "anthropic":
                 return self._anthropic(url or service.url, model, key)
+            if f"{name}:{model}" in self._settings.background:
+                return self._background(url or service.url, model, key)
             store = name == "openai" and self._settings.store_answers
             return self.compatible(name, url or service.url, model, key, store=store)
         except SettingsError as error:
@@ -155,6 +158,13 @@ class Catalog:
             name=name,
             store=store,
             manners=self._manners(name, model),
+        )
+
+    def _background(self, url: str, model: str, key: str | None) -> Provider:
+        from ekiden.providers.openai_responses import OpenAIResponses  # noqa: PLC0415
+
+        return OpenAIResponses(
+            base_url=url, model=model, api_key=key, manners=self._manners("openai", model)
         )
 
     def _anthropic(self, url: str, model: str, key: str | None) -> Provider:

@@ -95,10 +95,14 @@ class Models:
         """Return who can read an answer of the ledger; ``otherwise`` if its model is gone."""
         if (name, model) == (otherwise.name, otherwise.model):
             return otherwise
+        return self.known(name, model) or otherwise
+
+    def known(self, name: str, model: str) -> Provider | None:
+        """Return a model by its name; None when it is not set up here."""
         try:
             return self._named(f"{name}:{model}")
         except ModelRefused:
-            return otherwise
+            return None
 
     def _named(self, chosen: str) -> Provider:
         """Return what ``provider:model`` names.

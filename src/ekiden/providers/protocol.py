@@ -151,11 +151,25 @@ class KeepsAnswers(Protocol):
     async def fetch(self, answer_id: str) -> RawAnswer | None:
         """Return an answer that was asked for before; None: it is not there, ask again.
 
-        Waits for an answer that is still being made.
+        Waits a while for an answer that is still being made.
 
         Raises:
+            StillAnswering: it takes longer; says when to look again.
             ModelUnavailable: nobody knows whether it is there; a retry may help.
             ModelBusy: 429 or 503.
+        """
+        ...
+
+
+@runtime_checkable
+class Withdraws(Protocol):
+    """What a provider can do as well when an answer goes on being made while nobody listens."""
+
+    async def withdraw(self, answer_id: str) -> None:
+        """Let it stop making an answer that nobody wants any more; one that is over is no error.
+
+        Raises:
+            ModelError: nobody knows whether it stopped.
         """
         ...
 

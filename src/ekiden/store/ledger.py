@@ -68,6 +68,18 @@ class StartedCall:
     answer_id: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnwantedAnswer:
+    """An answer that its provider may still be making, for a task that was cancelled."""
+
+    task_id: int
+    attempt: int
+    number: int
+    provider: str
+    model: str
+    answer_id: str
+
+
 class Ledger:
     """The ledger, for a worker."""
 
@@ -115,6 +127,19 @@ class Ledger:
                 sql("append_started_calls"),
                 *([getattr(call, name) for call, _ in started] for name in columns),
                 [answer_id for _, answer_id in started],
+            )
+
+    async def unwanted(self) -> list[UnwantedAnswer]:
+        """Return what providers may still be making for tasks that were cancelled."""
+        with translated(self._dsn):
+            rows = await self._pool.fetch(sql("unwanted_answers"))
+        return [UnwantedAnswer(**row) for row in rows]
+
+    async def note_withdrawn(self, answer: UnwantedAnswer) -> None:
+        """Note that the provider was told."""
+        with translated(self._dsn):
+            await self._pool.execute(
+                sql("note_withdrawn"), answer.task_id, answer.attempt, answer.number
             )
 
     async def next_paid(self, call: Call, taken: Sequence[int]) -> PaidAnswer | None:

@@ -21,7 +21,7 @@ import orjson
 
 from ekiden import failpoint, telemetry, tracing
 from ekiden.core.model import CallOutcome, ClaimedTask
-from ekiden.errors import EkidenError, NotNow
+from ekiden.errors import EkidenError, NotNow, StillAnswering
 from ekiden.providers.protocol import (
     Answer,
     KeepsAnswers,
@@ -204,6 +204,11 @@ class Caller:
         begun = monotonic()
         try:
             raw = await send()
+        except StillAnswering:
+            over.set()  # whoever fetches the answer notes the call
+            if stream is not None:
+                await self._ledger.partials.flush(stream)
+            raise
         except NotNow:
             over.set()  # nothing was sent, so nothing is in the ledger
             if stream is not None:

@@ -23,6 +23,7 @@ from ekiden.errors import (
     ModelUnavailable,
     NotNow,
     SearchError,
+    StillAnswering,
 )
 from ekiden.providers.models_by_place import Models
 from ekiden.providers.protocol import Message, ModelRequest, Priced, Provider, RawAnswer
@@ -168,6 +169,8 @@ class StepContext:
         )
         try:
             return await self._ask(provider, turns, question)
+        except StillAnswering:
+            raise  # nobody else is paid meanwhile
         except (ModelUnavailable, ModelBusy, NotNow) as error:
             other = self._models.fallback(flow=flow, phase=phase, step=step)
             if other is None or (other.name, other.model) == (provider.name, provider.model):

@@ -39,6 +39,7 @@ from ekiden.worker.heart import Heart, Pulse
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.patience import patiently
 from ekiden.worker.roller import Roller
+from ekiden.worker.withdrawals import Withdrawals
 
 SWEEP = 600.0  # seconds until a look that nothing asked for: each heartbeat asks, too
 CONTENDED = 0.2  # seconds until the next look at a task that another worker has its hand on
@@ -122,6 +123,9 @@ class Worker:
             self._errands = ErrandRunner(
                 Errands(self._pool, self._dsn()), Sessions(self._pool, self._dsn()), self._doorbell
             )
+            self._withdrawals = Withdrawals(
+                Ledger(self._pool, self._dsn()), self._models, self._doorbell
+            )
             self._heart = Heart(
                 self._listen_dsn,
                 lease=self._options.lease,
@@ -142,6 +146,7 @@ class Worker:
                 ),
                 asyncio.create_task(self._find_lost_claims(), name="lost-claims"),
                 asyncio.create_task(self._errands.run(), name="errands"),
+                asyncio.create_task(self._withdrawals.run(), name="withdrawals"),
                 asyncio.create_task(self._roller.run(), name="roller"),
             ]
             try:
