@@ -206,9 +206,7 @@ async def test_anthropic_what_strict_mode_cannot_say_is_said_in_words(server: Fa
 
 
 async def test_anthropic_without_its_sdk_says_what_to_install(monkeypatch, server: FakeServer):
-    import importlib.util
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr("ekiden.providers.installed.find_spec", lambda _name: None)
     with pytest.raises(Exception, match=r"ekiden\[anthropic\]"):
         ANTHROPIC.provider(server)
 

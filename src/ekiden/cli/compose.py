@@ -169,6 +169,7 @@ def build_models(settings: Settings, default: Provider, catalog: Catalog) -> Mod
         places=settings.models,
         fallback=settings.fallback_model or None,
         fallbacks=settings.fallback_models,
+        askable=catalog.askable(),
     )
     models.check()
     return models

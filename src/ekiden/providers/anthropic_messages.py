@@ -12,9 +12,10 @@ from contextlib import AbstractAsyncContextManager
 from types import ModuleType
 from typing import Any, cast
 
-from ekiden.errors import SettingsError
+from ekiden.errors import NotSetUp
 from ekiden.providers.dialect import has_free_keys, schema_in_words
 from ekiden.providers.http_model import HttpModel
+from ekiden.providers.installed import has_anthropic
 from ekiden.providers.protocol import ModelRequest, RawAnswer, Usage
 from ekiden.providers.reading import StreamListener
 
@@ -23,12 +24,16 @@ class AnthropicMessages(HttpModel):
     """A model of Anthropic's, or behind an address that speaks like it; see `HttpModel`.
 
     Raises:
-        SettingsError: the SDK is not installed.
+        NotSetUp: the SDK is not installed.
     """
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        _installed()
+        if not has_anthropic():
+            raise NotSetUp(
+                "anthropic: models need Anthropic's SDK, which is not installed: "
+                "pip install 'ekiden[anthropic]'"
+            )
 
     async def send(
         self,
@@ -97,13 +102,3 @@ def _strict(schema: dict[str, Any]) -> dict[str, Any] | None:
         return transform_schema(schema)
     except (ValueError, TypeError, AssertionError):
         return None
-
-
-def _installed() -> None:
-    from importlib.util import find_spec  # noqa: PLC0415
-
-    if find_spec("anthropic") is None:
-        raise SettingsError(
-            "anthropic: models need Anthropic's SDK, which is not installed: "
-            "pip install 'ekiden[anthropic]'"
-        )

@@ -129,6 +129,12 @@ class Ledger:
                 [answer_id for _, answer_id in started],
             )
 
+    async def who_has_model(self, task_id: int, provider: str) -> tuple[bool, timedelta]:
+        """Return whether a living worker can ask a provider for a task, and how long it waits."""
+        with translated(self._dsn):
+            row = await self._pool.fetchrow(sql("who_has_model"), task_id, provider)
+        return (False, timedelta(0)) if row is None else (row["has_worker"], row["waited"])
+
     async def unwanted(self) -> list[UnwantedAnswer]:
         """Return what providers may still be making for tasks that were cancelled."""
         with translated(self._dsn):

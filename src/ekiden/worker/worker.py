@@ -200,6 +200,7 @@ class Worker:
             flow_ids=list(self._flow_of),
             capacity=self._options.capacity,
             lease=self._options.lease,
+            providers=self._models.askable,
         )
         telemetry.emit(
             "worker_started",

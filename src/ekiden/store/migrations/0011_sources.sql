@@ -1,4 +1,5 @@
--- Answers that nobody wants any more, and feeds that are fetched by themselves.
+-- Answers that nobody wants any more, who can ask which provider, and feeds that are fetched by
+-- themselves.
 --
 --   a source (the address of a feed) ──< a document      (0002_documents.sql)
 --     └── feeds: when it is fetched next, and what its server wants to be asked with
@@ -7,6 +8,9 @@ ALTER TABLE ekiden.started_calls
     ADD withdrawn_at timestamptz;    -- its session was cancelled, and the provider was told
 -- Looked at when a session is cancelled, for what began lately.
 CREATE INDEX started_calls_lately ON ekiden.started_calls (started_at) WHERE withdrawn_at IS NULL;
+
+ALTER TABLE ekiden.workers
+    ADD providers text[] NOT NULL DEFAULT '{}';  -- whose models it has what it takes to ask
 
 CREATE TABLE ekiden.feeds (
     source        text PRIMARY KEY,  -- its address; documents.source of its entries
