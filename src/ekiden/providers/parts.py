@@ -14,12 +14,14 @@ So an answer of the ledger is understood by its bytes alone, whoever is asked by
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 from ekiden.providers.protocol import Citation, storable
 
+_SAID = "ekiden_said"  # the type of an event of ours
 _LONGEST_NAME = 200  # characters of what a model calls itself
 _MOST_CITATIONS = 50
 _LONGEST_URL = 2000
@@ -126,6 +128,9 @@ class Parts:
                 self._add_reason(event.get("delta"))
             case "message_stop":
                 self.done = True
+            case _ if event["type"] == _SAID and isinstance(event.get("text"), str):
+                self.text.append(event["text"])
+                return str(event["text"])
             case "error" if self.error is None:  # as OpenAI tells it, without an object
                 self.error = event
         return ""
@@ -196,6 +201,12 @@ class Parts:
         }
         if cited:
             self.citations = tuple(cited.values())[:_MOST_CITATIONS]
+
+
+def said_event(text: str) -> bytes:
+    """Return the event that stands before the rest of an answer: how the answer began."""
+    data = json.dumps({"type": _SAID, "text": text})
+    return f"event: {_SAID}\ndata: {data}\n\n".encode()
 
 
 def _dicts(given: Any) -> list[dict[str, Any]]:

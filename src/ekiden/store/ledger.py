@@ -69,6 +69,16 @@ class StartedCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CutCall:
+    """A call whose answer broke off, and what it had said."""
+
+    attempt: int
+    number: int
+    answer_id: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnwantedAnswer:
     """An answer that its provider may still be making, for a task that was cancelled."""
 
@@ -128,6 +138,15 @@ class Ledger:
                 *([getattr(call, name) for call, _ in started] for name in columns),
                 [answer_id for _, answer_id in started],
             )
+
+    async def next_cut(self, call: Call, taken: Sequence[str]) -> CutCall | None:
+        """Return the newest call of earlier attempts that asked the same and was cut."""
+        with translated(self._dsn):
+            row = await self._pool.fetchrow(
+                sql("next_cut_call"), call.session_id, call.task_id, call.attempt, call.kind,
+                call.request_hash, call.provider, call.model, taken,
+            )  # fmt: skip
+        return None if row is None else CutCall(**row)
 
     async def who_has_model(self, task_id: int, provider: str) -> tuple[bool, timedelta]:
         """Return whether a living worker can ask a provider for a task, and how long it waits."""

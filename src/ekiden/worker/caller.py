@@ -123,6 +123,27 @@ class Caller:
             await self._store(then, raw)
             return then, raw
 
+    async def said_before(self, call: Call) -> str:
+        """Return how the newest cut answer to this began; empty when there is none.
+
+        A call whose worker died has left no row in the ledger: it is noted there, with what it took
+        unknown, because it was paid for as well.
+        """
+        if self._task.attempt == 1:
+            return ""
+        async with self._looking:
+            cut = await self._ledger.next_cut(call, self._tried)
+            if cut is None:
+                return ""
+            self._tried.append(cut.answer_id)
+        lost = replace(
+            call, attempt=cut.attempt, number=cut.number, outcome=CallOutcome.ABORTED,
+            error="Its worker ended before the answer was complete.",
+        )  # fmt: skip
+        await self._ledger.append(lost)  # no change where it is noted already
+        telemetry.emit("answer_continued", task=self._task.id, cut_in=cut.attempt)
+        return cut.said
+
     async def ask(
         self,
         call: Call,

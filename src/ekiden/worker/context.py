@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -31,7 +31,14 @@ from ekiden.errors import (
     StillAnswering,
 )
 from ekiden.providers.models_by_place import Models
-from ekiden.providers.protocol import Message, ModelRequest, Priced, Provider, RawAnswer
+from ekiden.providers.protocol import (
+    GoesOn,
+    Message,
+    ModelRequest,
+    Priced,
+    Provider,
+    RawAnswer,
+)
 from ekiden.search.protocol import SearchEngine, Source
 from ekiden.store.ledger import Call
 from ekiden.worker.caller import Caller, note_answer, plain
@@ -240,8 +247,10 @@ class StepContext:
                 continue
         if (fetched := await self._caller.fetched(call, provider)) is not None:
             return await self._understand(*fetched, provider, question)
+        if isinstance(provider, GoesOn) and provider.goes_on(request):
+            request = replace(request, said=await self._caller.said_before(call))
         if self._leg.budgeted:
-            await self._reserve(call, provider, request, len(asked))
+            await self._reserve(call, provider, request, len(asked) + len(request.said))
         return await self._caller.ask(
             call, provider, request, lambda raw: self._understand(call, raw, provider, question)
         )

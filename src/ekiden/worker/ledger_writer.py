@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ekiden.errors import DatabaseError, Interrupted
 from ekiden.store.budgets import Budgets
-from ekiden.store.ledger import Call, Ledger, PaidAnswer, StartedCall
+from ekiden.store.ledger import Call, CutCall, Ledger, PaidAnswer, StartedCall
 from ekiden.worker.batcher import Batcher
 from ekiden.worker.partial_writer import PartialWriter
 from ekiden.worker.patience import patiently
@@ -106,6 +106,10 @@ class LedgerWriter:
     async def next_started(self, call: Call, tried: Sequence[str]) -> StartedCall | None:
         """Return the oldest call of earlier attempts that asked the same and has no answer here."""
         return await patiently(lambda: self._ledger.next_started(call, tried), refusals=1)
+
+    async def next_cut(self, call: Call, taken: Sequence[str]) -> CutCall | None:
+        """Return the newest call of earlier attempts that asked the same and was cut."""
+        return await patiently(lambda: self._ledger.next_cut(call, taken), refusals=1)
 
     async def who_has_model(self, task_id: int, provider: str) -> tuple[bool, timedelta]:
         """Return whether a living worker can ask a provider for a task, and how long it waits."""
