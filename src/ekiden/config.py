@@ -128,6 +128,11 @@ class Settings(BaseSettings):
     search: str = Field(
         "", validation_alias=_env("EKIDEN_SEARCH"), description="engines, with commas between"
     )
+    feed_interval: Annotated[int, Field(ge=0, le=604_800)] = Field(
+        1800,
+        validation_alias=_env("EKIDEN_FEED_INTERVAL"),
+        description="s from one fetch of a feed to the next; 0: only by hand",
+    )
     search_domains: str = Field("", validation_alias=_env("EKIDEN_SEARCH_DOMAINS"))
     search_recency: str = Field("", validation_alias=_env("EKIDEN_SEARCH_RECENCY"))
     tavily_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("TAVILY_API_KEY"))

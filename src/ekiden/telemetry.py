@@ -15,6 +15,8 @@ task and attempt, a flow's own lines too. Names, and the other fields:
     attempt_failed      error, reason                      it failed for good
     budget_reached      reason                             a call would exceed a budget; paused
     errand_failed       errand, kind, error                a reminder, deadline or webhook: again
+    feed_fetched        source, written                    a feed was brought up to date
+    feed_failed         source, error, next_try_s          it could not be; what is there stays
     webhook_failed      url, error, given_up               somebody could not be told
     answer_repaired     complaint, left  (debug)           a useless answer got another turn
     fallback_asked      model, why                         a step's own model cannot be asked now
@@ -55,6 +57,8 @@ _LEVELS = {
     "answer_unstopped": logging.WARNING,
     "errand_failed": logging.ERROR,
     "webhook_failed": logging.WARNING,
+    "feed_fetched": logging.DEBUG,
+    "feed_failed": logging.WARNING,
     "metrics_uncounted": logging.WARNING,
     "worker_lost": logging.ERROR,
     "worker_fenced": logging.ERROR,

@@ -217,6 +217,7 @@ def build_worker(
             lease=timedelta(seconds=settings.lease),
             drain=drain,
             only_session=only_session,
+            feed_interval=float(settings.feed_interval),
         ),
     )
 

@@ -24,8 +24,10 @@ from ekiden.providers.protocol import Provider
 from ekiden.search.protocol import SearchEngine
 from ekiden.store.budgets import Budgets
 from ekiden.store.connection import open_pool
+from ekiden.store.documents import Documents
 from ekiden.store.doorbell import Doorbell
 from ekiden.store.errands import Errands
+from ekiden.store.feeds import Feeds
 from ekiden.store.ledger import Ledger
 from ekiden.store.metrics import Metrics
 from ekiden.store.sessions import Sessions
@@ -35,6 +37,7 @@ from ekiden.worker.chains import Chains
 from ekiden.worker.committer import Committer
 from ekiden.worker.errands import ErrandRunner
 from ekiden.worker.executor import Executor
+from ekiden.worker.feeds import FeedRefresher
 from ekiden.worker.heart import Heart, Pulse
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.patience import patiently
@@ -55,6 +58,7 @@ class WorkerOptions:
     lease: timedelta = timedelta(seconds=60)  # EKIDEN_LEASE: how long claims hold unrenewed
     drain: float = 30.0  # seconds that running steps get on stop, before they are given back
     only_session: str | None = None  # claim this session's tasks only (ekiden run)
+    feed_interval: float = 1800.0  # EKIDEN_FEED_INTERVAL: seconds between fetches; 0 fetches none
 
 
 class Worker:
@@ -123,6 +127,10 @@ class Worker:
             self._errands = ErrandRunner(
                 Errands(self._pool, self._dsn()), Sessions(self._pool, self._dsn()), self._doorbell
             )
+            self._feeds = FeedRefresher(
+                Feeds(self._pool, self._dsn()), Documents(self._pool, self._dsn()), self._doorbell,
+                every=0 if self._options.only_session else self._options.feed_interval,
+            )  # fmt: skip
             self._withdrawals = Withdrawals(
                 Ledger(self._pool, self._dsn()), self._models, self._doorbell
             )
@@ -147,6 +155,7 @@ class Worker:
                 asyncio.create_task(self._find_lost_claims(), name="lost-claims"),
                 asyncio.create_task(self._errands.run(), name="errands"),
                 asyncio.create_task(self._withdrawals.run(), name="withdrawals"),
+                asyncio.create_task(self._feeds.run(), name="feeds"),
                 asyncio.create_task(self._roller.run(), name="roller"),
             ]
             try:
