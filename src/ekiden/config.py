@@ -165,15 +165,12 @@ class Settings(BaseSettings):
 
     def secrets(self) -> list[str]:
         """Return what must not be written anywhere."""
-        urls = (self.database_url, self.listen_url)
-        keys = (
-            self.api_key,
-            self.openai_api_key,
-            self.perplexity_api_key,
-            self.anthropic_api_key,
-        )
-        found = [key.get_secret_value() for key in keys]
-        found += [urlsplit(url.get_secret_value()).password or "" for url in urls]
+        found = []
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                text = value.get_secret_value()
+                found.append(urlsplit(text).password if name.endswith("_url") else text)
         return [secret for secret in found if secret]
 
     def options(self) -> Options:
