@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import SecretStr
 
 from ekiden import redaction
+from ekiden.config import Settings, variable_of
 from ekiden.redaction import MARK, redact, redact_bytes
 
 SECRETS = [
@@ -53,3 +55,13 @@ def test_what_the_settings_say_is_secret_goes_wherever_it_stands(monkeypatch: py
     redaction.hide("opensesame", "tea")
     assert redact("say opensesame and tea") == f"say {MARK} and tea"
     assert redact_bytes(b'{"messages": "opensesame"}') == f'{{"messages": "{MARK}"}}'.encode()
+
+
+def test_every_key_that_can_be_set_is_secret(monkeypatch: pytest.MonkeyPatch):
+    fields = Settings.model_fields
+    keys = [name for name, field in fields.items() if field.annotation is SecretStr]
+    assert len(keys) >= 9
+    for name in keys:
+        value = f"postgresql://u:{name}-s3cret@h/d" if name.endswith("_url") else f"{name}-s3cret"
+        monkeypatch.setenv(variable_of(name), value)
+    assert sorted(Settings().secrets()) == sorted(f"{name}-s3cret" for name in keys)

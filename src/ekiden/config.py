@@ -139,6 +139,9 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("OPENAI_API_KEY"))
     openai_base_url: str = Field("", validation_alias=_env("OPENAI_BASE_URL"))
     store_answers: bool = Field(False, validation_alias=_env("EKIDEN_STORE_ANSWERS"))
+    background: str = Field(
+        "", validation_alias=_env("EKIDEN_BACKGROUND"), description="models, with commas between"
+    )
     perplexity_api_key: SecretStr = Field(
         SecretStr(""), validation_alias=_env("PERPLEXITY_API_KEY")
     )
@@ -151,6 +154,11 @@ class Settings(BaseSettings):
     gemini_base_url: str = Field("", validation_alias=_env("GEMINI_BASE_URL"))
     search: str = Field(
         "", validation_alias=_env("EKIDEN_SEARCH"), description="engines, with commas between"
+    )
+    feed_interval: Annotated[int, Field(ge=0, le=604_800)] = Field(
+        1800,
+        validation_alias=_env("EKIDEN_FEED_INTERVAL"),
+        description="s from one fetch of a feed to the next; 0: only by hand",
     )
     search_domains: str = Field("", validation_alias=_env("EKIDEN_SEARCH_DOMAINS"))
     search_recency: str = Field("", validation_alias=_env("EKIDEN_SEARCH_RECENCY"))
@@ -165,6 +173,15 @@ class Settings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
 
+    @field_validator("background")
+    @classmethod
+    def _of_openai(cls, models: str) -> str:
+        for model in filter(None, map(str.strip, models.split(","))):
+            name, _, rest = model.partition(":")
+            if name != "openai" or not rest:
+                raise ValueError(f"{model!r} is no model of openai, such as openai:gpt-5-pro")
+        return models
+
     @field_validator("database_url")
     @classmethod
     def _postgres(cls, url: SecretStr) -> SecretStr:
@@ -175,15 +192,12 @@ class Settings(BaseSettings):
 
     def secrets(self) -> list[str]:
         """Return what must not be written anywhere."""
-        urls = (self.database_url, self.listen_url)
-        keys = (
-            self.api_key,
-            self.openai_api_key,
-            self.perplexity_api_key,
-            self.anthropic_api_key,
-        )
-        found = [key.get_secret_value() for key in keys]
-        found += [urlsplit(url.get_secret_value()).password or "" for url in urls]
+        found = []
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                text = value.get_secret_value()
+                found.append(urlsplit(text).password if name.endswith("_url") else text)
         return [secret for secret in found if secret]
 
     def alert_limits(self) -> Limits:

@@ -2,6 +2,7 @@
 
 EkidenError
 ├── SettingsError            a setting does not parse               (exit 2)
+│   └── NotSetUp             what a provider needs is not set here; elsewhere it may be
 ├── FlowError                a flow is wrongly defined, or unknown
 │   └── UnknownFlow
 ├── DatabaseError
@@ -19,6 +20,8 @@ EkidenError
     ├── Interrupted          the attempt lost its task in the middle of the step
     ├── BudgetReached        the next call would exceed a budget: a person decides
     ├── NotNow               a provider is not to be asked yet; nothing was sent
+    │   ├── StillAnswering   it was asked, and works on the answer; nobody else is to be asked
+    │   └── ModelElsewhere   the model that people chose can be asked by other workers only
     ├── ResultInvalid        a step returned something its annotation does not allow
     ├── ModelError
     │   ├── ModelUnavailable refused connection, 5xx, cut stream
@@ -48,6 +51,10 @@ class EkidenError(Exception):
 
 class SettingsError(EkidenError):
     """A setting could not be read."""
+
+
+class NotSetUp(SettingsError):
+    """What a provider needs is not set on this machine."""
 
 
 class FlowError(EkidenError):
@@ -152,6 +159,14 @@ class NotNow(StepError):
     """A provider is not to be asked yet: nothing was sent, the task waits until it may be."""
 
     counts = False
+
+
+class StillAnswering(NotNow):
+    """A provider still works on the answer: the task waits, and then fetches it."""
+
+
+class ModelElsewhere(NotNow):
+    """The model that was chosen is not set up on this worker: the task is for one that has it."""
 
 
 class ResultInvalid(StepError):

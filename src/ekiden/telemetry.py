@@ -15,6 +15,8 @@ task and attempt, a flow's own lines too. Names, and the other fields:
     attempt_failed      error, reason                      it failed for good
     budget_reached      reason                             a call would exceed a budget; paused
     errand_failed       errand, kind, error                a reminder, deadline or webhook: again
+    feed_fetched        source, written                    a feed was brought up to date
+    feed_failed         source, error, next_try_s          it could not be; what is there stays
     webhook_failed      url, error, given_up               somebody could not be told
     alert_raised        alert, subject, value, threshold   something is worth a person's attention
     alert_resolved      alert, subject                     it is over
@@ -22,6 +24,9 @@ task and attempt, a flow's own lines too. Names, and the other fields:
     answer_repaired     complaint, left  (debug)           a useless answer got another turn
     fallback_asked      model, why                         a step's own model cannot be asked now
     answer_fetched      task, asked_in                     the provider had kept it; not paid twice
+    answer_continued    task, cut_in                       only the rest of a cut one is asked for
+    answer_withdrawn    model, task                        cancelled: its provider may stop it
+    answer_unstopped    model, task, error                 it may go on making it; told again later
     partials_unsaved    error                              what running calls say is not saved
     metrics_uncounted   error                              a roll-up failed; the next does it
     database_lost       error, next_try_s                  the database does not answer
@@ -52,8 +57,11 @@ _LEVELS = {
     "attempt_failed": logging.ERROR,
     "database_lost": logging.WARNING,
     "partials_unsaved": logging.WARNING,
+    "answer_unstopped": logging.WARNING,
     "errand_failed": logging.ERROR,
     "webhook_failed": logging.WARNING,
+    "feed_fetched": logging.DEBUG,
+    "feed_failed": logging.WARNING,
     "metrics_uncounted": logging.WARNING,
     "alert_raised": logging.WARNING,
     "alerts_unread": logging.WARNING,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ekiden.config import Settings
-from ekiden.errors import ModelRefused, ModelUnavailable, SettingsError
+from ekiden.errors import ModelElsewhere, ModelRefused, ModelUnavailable, SettingsError
 from ekiden.providers.catalog import Catalog, ProviderSettings
 from ekiden.providers.models_by_place import Models
 from ekiden.providers.protocol import Provider
@@ -60,15 +60,35 @@ def test_a_provider_is_built_once_and_used_again():
     [
         ("gpt-5", "provider:model"),
         ("nobody:x", "openai, perplexity"),
+        ("embedded:another", "embedded:smollm2"),
+    ],
+)
+def test_what_is_no_model_anywhere_is_refused(wanted, says):
+    with pytest.raises(ModelRefused, match=says) as caught:
+        models().of(flow="viral", phase=1, step="THINK", wanted=wanted)
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
         ("openai:gpt-5", "OPENAI_API_KEY"),
         ("anthropic:claude", "ANTHROPIC_API_KEY"),
         ("gemini:x", "GEMINI_API_KEY"),
     ],
 )
-def test_a_model_that_cannot_be_asked_is_refused_with_what_to_set(wanted, says):
-    with pytest.raises(ModelRefused, match=says) as caught:
+def test_a_model_that_was_chosen_and_is_not_set_up_here_is_for_another_worker(wanted, says):
+    with pytest.raises(ModelElsewhere, match=says) as caught:
         models().of(flow="viral", phase=1, step="THINK", wanted=wanted)
-    assert not caught.value.retryable
+    assert not caught.value.counts
+    with pytest.raises(ModelRefused, match=says):  # a setting of this worker is its own mistake
+        models(places={"VIRAL": wanted}).of(flow="viral", phase=1, step="THINK")
+
+
+def test_a_worker_tells_which_providers_it_can_ask():
+    catalog = Catalog(ProviderSettings(home=Path("/nowhere"), keys={"openai": "k", "gemini": "k"}))
+    told = Models(None, askable=catalog.askable()).askable
+    assert told == ["embedded", "gemini", "lmstudio", "ollama", "openai", "vllm"]
 
 
 def test_a_wrong_place_is_found_when_the_worker_starts_and_named():

@@ -16,6 +16,7 @@ from ekiden.providers.protocol import Citation, Message, ModelRequest, RawAnswer
 from tests.providers.fake_server import FakeServer, answer, in_pieces, nothing, then_silence
 from tests.providers.wires import (
     ANTHROPIC,
+    BACKGROUND,
     GEMINI,
     OPENAI,
     PERPLEXITY,
@@ -34,7 +35,7 @@ SAY = ModelRequest(messages=(Message(role="system", content="Be brief."),
                              Message(role="user", content="駅伝?")), max_tokens=77)  # fmt: skip
 STRUCTURED = ModelRequest(messages=SAY.messages, schema=Word.model_json_schema())
 
-each_wire = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
+each_wire = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.label)
 
 
 @pytest.fixture
@@ -77,8 +78,9 @@ async def test_the_request_has_the_system_text_the_question_the_bound_and_the_sc
     assert plain["stream"] is True
     assert plain["model"] == wire.model
     assert "Be brief." in json.dumps(plain)
-    assert plain["messages"][-1] == {"role": "user", "content": "駅伝?"}
-    assert plain.get("max_tokens", plain.get("max_completion_tokens")) >= 77
+    assert (plain.get("messages") or plain["input"])[-1] == {"role": "user", "content": "駅伝?"}
+    bounds = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+    assert next(plain[name] for name in bounds if name in plain) >= 77
     assert wire.schema_at(structured)["properties"]["word"]["type"] == "string"
     with pytest.raises(KeyError):
         wire.schema_at(plain)
@@ -157,8 +159,9 @@ async def test_an_answer_of_the_ledger_is_read_by_whoever_is_asked_by_now(
         (PERPLEXITY, 5000),
         (GEMINI, 120 * 0.3 + 30 * 2.5),
         (ANTHROPIC, 120 * 1 + 30 * 5),
+        (BACKGROUND, 120 * 0.25 + 30 * 2),
     ],
-    ids=lambda value: getattr(value, "name", None),
+    ids=lambda value: getattr(value, "label", None),
 )
 def test_at_its_own_address_the_price_is_known(wire: Wire, cost: float):
     catalog = Catalog(ProviderSettings(home=Path("/nowhere"), keys={wire.name: "k"}))
@@ -203,9 +206,7 @@ async def test_anthropic_what_strict_mode_cannot_say_is_said_in_words(server: Fa
 
 
 async def test_anthropic_without_its_sdk_says_what_to_install(monkeypatch, server: FakeServer):
-    import importlib.util
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr("ekiden.providers.installed.find_spec", lambda _name: None)
     with pytest.raises(Exception, match=r"ekiden\[anthropic\]"):
         ANTHROPIC.provider(server)
 

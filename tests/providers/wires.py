@@ -1,6 +1,8 @@
 """Each provider's wire format, as its public documentation has it, on a scripted server.
 
 openai      https://platform.openai.com/docs/api-reference/chat-streaming
+background  https://developers.openai.com/api/docs/guides/background
+            https://developers.openai.com/api/docs/guides/streaming-responses
 perplexity  https://docs.perplexity.ai/api-reference/chat-completions-post
 gemini      https://ai.google.dev/gemini-api/docs/openai
 anthropic   https://platform.claude.com/docs/en/build-with-claude/streaming
@@ -34,10 +36,18 @@ class Wire:
     busy: tuple[dict[str, str], bytes]  # headers and body of a 429
     cost: float  # of TOKENS_IN and TOKENS_OUT
     cites: bool = False
+    background: bool = False  # asked so that it goes on when nobody listens
+
+    @property
+    def label(self) -> str:
+        """What a test is called by."""
+        return "background" if self.background else self.name
 
     def provider(self, server: FakeServer, **settings: Any) -> Provider:
         """Return the provider, pointed at a server by the settings alone."""
         url = server.origin if self.name == "anthropic" else server.url
+        if self.background:
+            settings["background"] = frozenset({f"{self.name}:{self.model}"})
         catalog = Catalog(
             ProviderSettings(
                 home=Path("/nowhere"),
@@ -126,6 +136,68 @@ def _anthropic(text: str, finish: str) -> bytes:
     return "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events).encode()
 
 
+RESPONSE_ID = "resp_67ccd2bed1ec8190b14f964abc0542670bb6a6b452d3795b"
+
+
+def response(status: str, text: str = "", **told: Any) -> dict[str, Any]:
+    """A response object as it stands."""
+    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "status": status,
+        "role": "assistant",
+        "content": [part],
+    }
+    return {
+        "id": RESPONSE_ID,
+        "object": "response",
+        "created_at": 1741476777,
+        "status": status,
+        "background": True,
+        "error": None,
+        "incomplete_details": None,
+        "model": "gpt-5-mini",
+        "output": [message] if text else [],
+        "usage": None,
+    } | told
+
+
+_RESPONSE_USAGE = {
+    "input_tokens": TOKENS_IN,
+    "input_tokens_details": {"cached_tokens": 0},
+    "output_tokens": TOKENS_OUT,
+    "output_tokens_details": {"reasoning_tokens": 0},
+    "total_tokens": TOKENS_IN + TOKENS_OUT,
+}
+
+
+def answered(text: str, finish: str = "stop") -> dict[str, Any]:
+    """A response that is over."""
+    if finish == "stop":
+        return response("completed", text, usage=_RESPONSE_USAGE)
+    why = {"reason": "max_output_tokens" if finish == "length" else finish}
+    return response("incomplete", text, usage=_RESPONSE_USAGE, incomplete_details=why)
+
+
+def _background(text: str, finish: str) -> bytes:
+    half = len(text) // 2
+    item = {"output_index": 0, "content_index": 0, "item_id": "msg_1"}
+    last = answered(text, finish)
+    events = [
+        {"type": "response.created", "response": response("queued")},
+        {"type": "response.in_progress", "response": response("in_progress")},
+        *(
+            {"type": "response.output_text.delta", "delta": piece, "logprobs": [], **item}
+            for piece in (text[:half], text[half:])
+        ),
+        {"type": "response.output_text.done", "text": text, **item},
+        {"type": f"response.{last['status']}", "response": last},
+    ]
+    numbered = (event | {"sequence_number": number} for number, event in enumerate(events))
+    return "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in numbered).encode()
+
+
 def _response_format(body: Any) -> Any:
     return body["response_format"]["json_schema"]["schema"]
 
@@ -182,7 +254,17 @@ ANTHROPIC = Wire(
     ),
     cost=0.0,
 )
-WIRES = [OPENAI, PERPLEXITY, GEMINI, ANTHROPIC]
+BACKGROUND = Wire(
+    name="openai",
+    model="gpt-5-mini",
+    path="/v1/responses",
+    stream=_background,
+    schema_at=lambda body: body["text"]["format"]["schema"],
+    busy=_OPENAI_BUSY,
+    cost=0.0,
+    background=True,
+)
+WIRES = [OPENAI, PERPLEXITY, GEMINI, ANTHROPIC, BACKGROUND]
 
 
 def in_turn(*replies: Reply) -> Callable[[Received], Reply]:

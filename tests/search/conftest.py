@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest_asyncio
 
 from ekiden.store.connection import open_pool
@@ -11,9 +12,14 @@ from tests.search.server import Server
 
 
 @pytest_asyncio.fixture
-async def store(database: str) -> AsyncIterator[Documents]:
-    async with open_pool(database) as pool:
-        yield Documents(pool, database)
+async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
+    async with open_pool(database) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def store(pool: asyncpg.Pool, database: str) -> Documents:
+    return Documents(pool, database)
 
 
 @pytest_asyncio.fixture

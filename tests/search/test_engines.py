@@ -2,7 +2,8 @@
 
 perplexity  https://docs.perplexity.ai/api-reference/search-post
 tavily      https://docs.tavily.com/documentation/api-reference/endpoint/search
-brave       https://api.search.brave.com/app/documentation/web-search/query
+brave       https://api-dashboard.search.brave.com/app/documentation/web-search/query
+            https://api-dashboard.search.brave.com/app/documentation/web-search/codes
 searxng     https://docs.searxng.org/dev/search_api.html
 """
 
@@ -19,11 +20,12 @@ import pytest_asyncio
 
 from ekiden.errors import SearchError, SettingsError
 from ekiden.search.brave import BraveSearch
+from ekiden.search.engine import WebEngine
 from ekiden.search.narrowing import narrowing
 from ekiden.search.perplexity import PerplexitySearch
 from ekiden.search.searxng import SearxngSearch
 from ekiden.search.tavily import TavilySearch
-from ekiden.search.web import MOST_BYTES, WebEngine, iso_date
+from ekiden.search.web import MOST_BYTES, iso_date
 from tests.search.server import Server
 
 KEY = "secret-0123456789"
@@ -77,12 +79,17 @@ ENGINES = [
             "type": "search",
             "web": {"type": "search", "results": plain(found, "description", "page_age")},
         },
-        asked={"q": "When did the relay begin?", "count": "3", "search_lang": "jp"},
+        asked={
+            "q": "When did the relay begin?",
+            "count": "3",
+            "search_lang": "jp",
+            "country": "JP",
+        },
         line="GET /res/v1/web/search?",
         key=("x-subscription-token", KEY),
     ),
     Engine(
-        build=SearxngSearch,
+        build=lambda url, **more: SearxngSearch(base_url=url, **more),
         origin="SearXNG",
         answer=lambda found: {"query": "q", "results": plain(found, "content", "publishedDate")},
         asked={"q": "When did the relay begin?", "format": "json", "language": "ja"},
@@ -270,7 +277,7 @@ async def test_brave_marks_what_it_found_and_we_do_not(service: Server):
 
 async def test_searxng_without_json_says_what_to_change(service: Server):
     service.status = 403
-    searxng = SearxngSearch(service.url)
+    searxng = SearxngSearch(base_url=service.url)
     with pytest.raises(SearchError, match=r"search\.formats"):
         await searxng.search("relay")
     await searxng.aclose()

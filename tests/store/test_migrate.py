@@ -16,6 +16,7 @@ from ekiden.store.migrate import Migration, load_migrations, migrate
 from tests.store.helpers import second
 
 ALL = [f"{m.number:04}_{m.name}" for m in load_migrations()]
+NEXT = load_migrations()[-1].number + 1
 
 
 @pytest_asyncio.fixture
@@ -74,13 +75,13 @@ async def test_a_schema_newer_than_this_version_is_refused(database: str):
 
 
 @pytest.mark.parametrize(
-    "then", ["SELECT 1 / 0", "INSERT INTO ekiden.migrations VALUES (9, 'me', 'x')"]
+    "then", ["SELECT 1 / 0", f"INSERT INTO ekiden.migrations VALUES ({NEXT}, 'me', 'x')"]
 )
 async def test_a_migration_that_fails_leaves_nothing_of_itself_and_the_lock_free(
     database: str, monkeypatch: pytest.MonkeyPatch, then: str
 ):
     # The second one is done with its own text, and fails where it would be noted down.
-    broken = Migration(number=9, name="broken", text=f"CREATE TABLE ekiden.half (); {then};")
+    broken = Migration(number=NEXT, name="broken", text=f"CREATE TABLE ekiden.half (); {then};")
     monkeypatch.setattr(migrating, "load_migrations", lambda: [*load_migrations(), broken])
     with pytest.raises(DatabaseError, match=r"division by zero|duplicate key"):
         await migrate(database)

@@ -11,7 +11,7 @@ from ekiden.api.limits import INT64_MAX
 from ekiden.api.openapi import refusals
 from ekiden.api.services import CallId, Here, KnownSession, TaskId
 from ekiden.api.shown_inside import CallInsideShown, DifferenceList, TimingShown
-from ekiden.core.difference import compare
+from ekiden.core.attempt_diff import compare
 from ekiden.core.timing import timing as timing_of
 from ekiden.errors import NotFound
 

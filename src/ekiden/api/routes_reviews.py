@@ -22,7 +22,7 @@ from ekiden.api.shown_reviews import (
     WaitingShown,
     WaitingTimesShown,
 )
-from ekiden.core.diff import compare
+from ekiden.core.json_changes import compare
 
 router = APIRouter(prefix="/api/{flow}/cot-session", tags=["reviews"])
 queue = APIRouter(tags=["reviews"])

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ekiden.api.shown import Shown
 from ekiden.core import timing
-from ekiden.core.difference import Difference
+from ekiden.core.attempt_diff import Difference
 from ekiden.core.records import CallInside
 from ekiden.core.sentences import of_session
 from ekiden.core.timing import Kind

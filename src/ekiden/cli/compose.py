@@ -169,6 +169,7 @@ def build_models(settings: Settings, default: Provider, catalog: Catalog) -> Mod
         places=settings.models,
         fallback=settings.fallback_model or None,
         fallbacks=settings.fallback_models,
+        askable=catalog.askable(),
     )
     models.check()
     return models
@@ -188,6 +189,7 @@ def provider_settings(settings: Settings) -> ProviderSettings:
             name: url for name in SERVICES if (url := getattr(settings, f"{name}_base_url"))
         },
         store_answers=settings.store_answers,
+        background=frozenset(filter(None, map(str.strip, settings.background.split(",")))),
         calls_at_once=settings.calls_at_once,
     )
 
@@ -216,6 +218,7 @@ def build_worker(
             drain=drain,
             only_session=only_session,
             alerts=settings.alert_limits(),
+            feed_interval=float(settings.feed_interval),
         ),
     )
 

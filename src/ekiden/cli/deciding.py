@@ -15,8 +15,8 @@ from ekiden.cli import editing, exits
 from ekiden.cli.compose import actor
 from ekiden.cli.desk import told, with_sessions
 from ekiden.cli.words import camel, clean, one_line, table, to_json
-from ekiden.core.diff import Change
-from ekiden.core.diff import compare as differences
+from ekiden.core.json_changes import Change
+from ekiden.core.json_changes import compare as differences
 from ekiden.core.model import Budget, Review, Reviewed, StepKind, Verb
 from ekiden.errors import Conflict, EkidenError
 from ekiden.store.sessions import Sessions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,21 +16,26 @@ from ekiden.errors import NotFound
 from ekiden.search.feeds import add_feed, is_feed_address
 from ekiden.search.folders import FolderReport, add_folder
 from ekiden.store.documents import Documents
+from ekiden.store.feeds import FeedLine, Feeds
 
 T = TypeVar("T")
 
+_BY_HAND = 365 * 86_400  # seconds: a feed that is not fetched by itself is due when that is over
 _SHOWN = 10  # skipped files named one by one
 
 
 def add(source: str, *, machine: bool) -> None:
     """Add a folder or a feed, or bring it up to date."""
+    again = timedelta(seconds=load_settings().feed_interval or _BY_HAND)
 
-    def adding(documents: Documents) -> Awaitable[FolderReport]:
-        if is_feed_address(source):
-            return add_feed(documents, source)
-        return add_folder(documents, Path(source))
+    async def adding(documents: Documents, feeds: Feeds) -> FolderReport:
+        if not is_feed_address(source):
+            return await add_folder(documents, Path(source))
+        report = await add_feed(documents, source)
+        await feeds.add(source, again)
+        return report
 
-    report = _with_documents(adding)
+    report = _with_sources(adding)
     skipped = [{"path": str(s.path), "reason": s.reason} for s in report.skipped]
     if machine:
         typer.echo(
@@ -60,14 +66,42 @@ def _told(report: FolderReport) -> str:
 
 def show(*, machine: bool) -> None:
     """List the sources."""
-    counts = _with_documents(lambda documents: documents.counts())
+
+    async def looking(
+        documents: Documents, feeds: Feeds
+    ) -> tuple[dict[str, int], dict[str, FeedLine]]:
+        return await documents.counts(), {feed.source: feed for feed in await feeds.lines()}
+
+    counts, feeds = _with_sources(looking)
+    counts = {**dict.fromkeys(feeds, 0), **counts}
     if machine:
-        typer.echo(to_json([{"source": s, "documents": n} for s, n in counts.items()]))
+        typer.echo(to_json([_source(s, n, feeds.get(s)) for s, n in sorted(counts.items())]))
     elif counts:
-        rows = [[source, f"{count:,}"] for source, count in sorted(counts.items())]
-        typer.echo("\n".join(table(["SOURCE", "DOCUMENTS"], rows)))
+        rows = [[s, f"{n:,}", clean(_feed(feeds.get(s)))] for s, n in sorted(counts.items())]
+        typer.echo("\n".join(table(["SOURCE", "DOCUMENTS", "FETCHED"], rows)))
     else:
         typer.echo("No documents yet. Add some: ekiden sources add PATH")
+
+
+def _source(source: str, count: int, feed: FeedLine | None) -> dict[str, Any]:
+    told: dict[str, Any] = {"source": source, "documents": count}
+    if feed is not None:
+        told["feed"] = {
+            "fetchedAt": feed.fetched_at,
+            "nextAt": feed.available_at,
+            "failures": feed.failures,
+            "error": feed.error,
+        }
+    return told
+
+
+def _feed(feed: FeedLine | None) -> str:
+    """Return when a feed was fetched and will be, or what is wrong with it, in words."""
+    if feed is None:
+        return ""
+    fetched = "not yet" if feed.fetched_at is None else f"{feed.fetched_at:%Y-%m-%d %H:%M}"
+    again = f"again {feed.available_at:%Y-%m-%d %H:%M} UTC"
+    return f"{fetched}, {again}" + (f"; {feed.error}" if feed.error else "")
 
 
 def remove(source: str) -> None:
@@ -75,21 +109,23 @@ def remove(source: str) -> None:
     # As it is listed; else as the path that it was added with.
     names = dict.fromkeys((source, str(Path(source).expanduser().resolve())))
 
-    async def removing(documents: Documents) -> int:
+    async def removing(documents: Documents, feeds: Feeds) -> int:
+        known = {*await documents.counts(), *(feed.source for feed in await feeds.lines())}
         for name in names:
-            if name in await documents.counts():
+            if name in known:
                 return await documents.remove(name)
         raise NotFound(f"There is no source {source!r}. See: ekiden sources list")
 
-    typer.echo(f"Removed {_with_documents(removing):,} documents.")
+    typer.echo(f"Removed {_with_sources(removing):,} documents.")
 
 
-def _with_documents(action: Callable[[Documents], Awaitable[T]]) -> T:
+def _with_sources(action: Callable[[Documents, Feeds], Awaitable[T]]) -> T:
     settings = load_settings()
 
     async def main(database: Database) -> Any:
         async with open_store(database) as (pool, _):
-            return await action(Documents(pool, database.dsn()))
+            dsn = database.dsn()
+            return await action(Documents(pool, dsn), Feeds(pool, dsn))
 
     with Database(settings) as database:
         result: T = run_async(main(database))

@@ -15,7 +15,7 @@ from ekiden.cli.compose import Database, open_parts, open_store, run_async
 from ekiden.cli.words import clean, one_line, readable, to_json
 from ekiden.config import Settings, load_settings
 from ekiden.core import recording as files
-from ekiden.core.difference import difference
+from ekiden.core.attempt_diff import difference
 from ekiden.core.recording import RecordedTask, Recording
 from ekiden.errors import EkidenError, NotFound
 from ekiden.flows.registry import CompiledFlow, find_flow, load_flows

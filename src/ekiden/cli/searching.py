@@ -22,7 +22,7 @@ from ekiden.store.documents import Documents
 from ekiden.store.searches import Searches
 
 if TYPE_CHECKING:
-    from ekiden.search.web import WebEngine
+    from ekiden.search.engine import WebEngine
 
 DOCUMENTS = "documents"
 # What each needs, in the order in which the first that is there is taken.
@@ -106,39 +106,35 @@ def web_engine(settings: Settings, name: str, narrowed: Narrowing = ANYTHING) ->
     Raises:
         SettingsError: its address is none.
     """
-    key = _given(settings, name)
-    if name == "perplexity":
-        from ekiden.search import perplexity
-
-        url = settings.perplexity_base_url or perplexity.BASE_URL
-        return _at(
-            "PERPLEXITY_BASE_URL",
-            lambda: perplexity.PerplexitySearch(key, base_url=url, narrowing=narrowed),
-        )
-    if name == "tavily":
-        from ekiden.search import tavily
-
-        url = settings.tavily_base_url or tavily.BASE_URL
-        return _at(
-            "TAVILY_BASE_URL", lambda: tavily.TavilySearch(key, base_url=url, narrowing=narrowed)
-        )
-    if name == "brave":
-        from ekiden.search import brave
-
-        url = settings.brave_base_url or brave.BASE_URL
-        return _at(
-            "BRAVE_BASE_URL", lambda: brave.BraveSearch(key, base_url=url, narrowing=narrowed)
-        )
-    from ekiden.search.searxng import SearxngSearch
-
-    return _at("SEARXNG_URL", lambda: SearxngSearch(settings.searxng_url, narrowing=narrowed))
-
-
-def _at(variable: str, build: Callable[[], WebEngine]) -> WebEngine:
+    at_home = name == "searxng"  # what is given is its address
+    key = "" if at_home else _given(settings, name)
+    url = _given(settings, name) if at_home else getattr(settings, f"{name}_base_url")
     try:
-        return build()
+        return _engine(name)(key, base_url=url, narrowing=narrowed)
     except SettingsError as error:
+        variable = NEEDS[name] if at_home else f"{name.upper()}_BASE_URL"
         raise SettingsError(f"{variable}: {error.message}") from None
+
+
+def _engine(name: str) -> type[WebEngine]:
+    """Return the class of an engine; imported late, for the HTTP library."""
+    match name:
+        case "perplexity":
+            from ekiden.search.perplexity import PerplexitySearch
+
+            return PerplexitySearch
+        case "tavily":
+            from ekiden.search.tavily import TavilySearch
+
+            return TavilySearch
+        case "brave":
+            from ekiden.search.brave import BraveSearch
+
+            return BraveSearch
+        case _:
+            from ekiden.search.searxng import SearxngSearch
+
+            return SearxngSearch
 
 
 def _given(settings: Settings, name: str) -> str:

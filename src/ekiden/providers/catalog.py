@@ -8,8 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ekiden.errors import SettingsError
+from ekiden.errors import NotSetUp, SettingsError
 from ekiden.providers.breaker import Breaker
+from ekiden.providers.installed import has_anthropic
 from ekiden.providers.manners import Manners
 from ekiden.providers.protocol import Provider
 
@@ -75,6 +76,7 @@ class ProviderSettings:
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)  # by provider
     base_urls: Mapping[str, str] = field(default_factory=dict)  # by provider: not its own address
     store_answers: bool = False  # EKIDEN_STORE_ANSWERS
+    background: frozenset[str] = frozenset()  # EKIDEN_BACKGROUND, "openai:model"
     calls_at_once: int = 64  # EKIDEN_CALLS_AT_ONCE
 
 
@@ -95,8 +97,8 @@ class Catalog:
             variable: that named it, for the error.
 
         Raises:
-            SettingsError: it is not such a name, or what it needs is not set; one line that
-                says what to set.
+            NotSetUp: what it needs is not set; one line that says what to set.
+            SettingsError: it is not such a name, or an address is none.
         """
         name, colon, model = chosen.partition(":")
         name, model = name.strip().lower(), model.strip()
@@ -111,7 +113,7 @@ class Catalog:
             try:
                 self._built[known] = self._build(name, model)
             except SettingsError as error:
-                raise SettingsError(f"{called}: {error.message}") from None
+                raise type(error)(f"{called}: {error.message}") from None
         return self._built[known]
 
     async def close(self) -> None:
@@ -126,17 +128,30 @@ class Catalog:
             return self.compatible(name, LOCAL_URLS[name], model, None)
         service = SERVICES[name]
         key, url = self._settings.keys.get(name), self._settings.base_urls.get(name)
-        if not key and not (name == "openai" and url):
+        if not self._has_key(name):
             also = f" (or {service.url_variable})" if name == "openai" else ""
-            raise SettingsError(f"it needs {service.variable}{also}, which is not set.")
+            raise NotSetUp(f"it needs {service.variable}{also}, which is not set.")
         try:
             if name == "anthropic":
                 return self._anthropic(url or service.url, model, key)
+            if f"{name}:{model}" in self._settings.background:
+                return self._background(url or service.url, model, key)
             store = name == "openai" and self._settings.store_answers
             return self.compatible(name, url or service.url, model, key, store=store)
         except SettingsError as error:
             where = f"{service.url_variable}: " if url and "base URL" in error.message else ""
-            raise SettingsError(f"{where}{error.message}") from None
+            raise type(error)(f"{where}{error.message}") from None
+
+    def askable(self) -> list[str]:
+        """Return the providers whose models can be asked with what is set here."""
+        services = (name for name in SERVICES if self._has_key(name))
+        there = (name for name in services if name != "anthropic" or has_anthropic())
+        return [*there, *LOCAL_URLS, "embedded"]
+
+    def _has_key(self, name: str) -> bool:
+        """Whether a service can be asked; another address of openai's may want no key."""
+        at_home = name == "openai" and bool(self._settings.base_urls.get(name))
+        return at_home or bool(self._settings.keys.get(name))
 
     def compatible(
         self, name: str, url: str, model: str, key: str | None, *, store: bool = False
@@ -155,6 +170,13 @@ class Catalog:
             name=name,
             store=store,
             manners=self._manners(name, model),
+        )
+
+    def _background(self, url: str, model: str, key: str | None) -> Provider:
+        from ekiden.providers.openai_responses import OpenAIResponses  # noqa: PLC0415
+
+        return OpenAIResponses(
+            base_url=url, model=model, api_key=key, manners=self._manners("openai", model)
         )
 
     def _anthropic(self, url: str, model: str, key: str | None) -> Provider:

@@ -87,11 +87,15 @@ def spell(request: ModelRequest, model: str, dialect: Dialect) -> dict[str, Any]
             told = {"role": "system", "content": schema_in_words(request.schema)}
             body["messages"] = [told, *body["messages"]]
         else:
-            body["response_format"] = _response_format(request, dialect)
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": described_schema(request, dialect),
+            }
     return body | dialect.extra
 
 
-def _response_format(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+def described_schema(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+    """Return the request's schema with its name, and with ``strict`` where that is understood."""
     schema = request.schema or {}
     # The name is free text for a flow's author, and a 400 for OpenAI unless it is an identifier.
     name = re.sub(r"[^A-Za-z0-9_-]", "_", request.schema_name)[:64] or "answer"
@@ -101,7 +105,7 @@ def _response_format(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
         described["strict"] = strictly
         if strictly:
             described["schema"] = strict_schema(schema)
-    return {"type": "json_schema", "json_schema": described}
+    return described
 
 
 def schema_in_words(schema: dict[str, Any]) -> str:

@@ -11,9 +11,15 @@ up in the same way, under EKIDEN_FALLBACK_MODEL.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from ekiden.errors import ModelRefused, ModelUnavailable, SettingsError
+from ekiden.errors import (
+    ModelElsewhere,
+    ModelRefused,
+    ModelUnavailable,
+    NotSetUp,
+    SettingsError,
+)
 from ekiden.providers.protocol import Provider
 
 Build = Callable[[str], Provider]
@@ -30,6 +36,7 @@ class Models:
         places: ``provider:model`` by place, as `places_of` names them.
         fallback: asked when the model of a place cannot be, ``provider:model``; None: nobody.
         fallbacks: the same by place.
+        askable: the providers whose models ``build`` can build here.
     """
 
     def __init__(
@@ -40,12 +47,20 @@ class Models:
         places: Mapping[str, str] | None = None,
         fallback: str | None = None,
         fallbacks: Mapping[str, str] | None = None,
+        askable: Iterable[str] = (),
     ) -> None:
         self._default = default
         self._build = build
         self._places = places or {}
         self._fallback = fallback
         self._fallbacks = fallbacks or {}
+        self._askable = tuple(askable)
+
+    @property
+    def askable(self) -> list[str]:
+        """The providers whose models can be asked here, for peers to know."""
+        default = () if self._default is None else (self._default.name,)
+        return sorted({*default, *self._askable})
 
     def check(self) -> None:
         """Build all that is set.
@@ -72,10 +87,13 @@ class Models:
             wanted: ``provider:model`` that was chosen for the session or the rerun; wins.
 
         Raises:
-            ModelRefused: the model that was chosen is unknown, or not set up on this worker.
+            ModelElsewhere: the model that was chosen for the session is not set up here.
+            ModelRefused: the model is unknown, or not set up on this worker.
             ModelUnavailable: this worker has no model at all.
         """
-        chosen = wanted or _most_specific(self._places, flow, phase, step)
+        if wanted:
+            return self._wanted(wanted)
+        chosen = _most_specific(self._places, flow, phase, step)
         if chosen:
             return self._named(chosen)
         if self._default is None:
@@ -95,10 +113,28 @@ class Models:
         """Return who can read an answer of the ledger; ``otherwise`` if its model is gone."""
         if (name, model) == (otherwise.name, otherwise.model):
             return otherwise
+        return self.known(name, model) or otherwise
+
+    def known(self, name: str, model: str) -> Provider | None:
+        """Return a model by its name; None when it is not set up here."""
         try:
             return self._named(f"{name}:{model}")
         except ModelRefused:
-            return otherwise
+            return None
+
+    def _wanted(self, chosen: str) -> Provider:
+        """Return the model that people chose.
+
+        Raises:
+            ModelElsewhere: it needs what is not set here.
+            ModelRefused: it cannot be built anywhere.
+        """
+        try:
+            return self._named(chosen)
+        except ModelRefused as error:
+            if isinstance(error.__cause__, NotSetUp):
+                raise ModelElsewhere(error.__cause__.message) from error
+            raise
 
     def _named(self, chosen: str) -> Provider:
         """Return what ``provider:model`` names.

@@ -13,7 +13,7 @@ from time import monotonic
 from types import ModuleType
 from typing import Any, cast
 
-from ekiden.errors import AnswerInvalid, ModelRefused
+from ekiden.errors import AnswerInvalid, ModelRefused, StillAnswering
 from ekiden.providers.dialect import Dialect, dialect_for, spell
 from ekiden.providers.failures import retry_after
 from ekiden.providers.http_model import HttpModel
@@ -24,7 +24,8 @@ from ekiden.providers.reading import StreamListener, in_progress
 OPENAI_URL = "https://api.openai.com/v1"
 
 _FIRST_LOOK = 1.0  # seconds until an answer that is still being made is asked for again,
-_LAST_LOOK = 15.0  # doubled each time up to this
+_LAST_LOOK = 15.0  # doubled each time up to this;
+_IN_PLACE = 60.0  # and when it takes longer, the step gives its place to another meanwhile
 
 
 class OpenAICompatible(HttpModel):
@@ -111,23 +112,34 @@ class OpenAICompatible(HttpModel):
         A refusal (404, but also 403 or 405) counts as "not there": nothing else would ever come.
         """
         client = await self._connected()
+        begun = monotonic()
         pause = _FIRST_LOOK
         while True:
             try:
-                async with (
-                    self._explained(),
-                    client.chat.completions.with_streaming_response.retrieve(
-                        answer_id, extra_headers=self._headers()
-                    ) as response,
-                ):
+                async with self._explained(), self._retrieve(client, answer_id) as response:
                     raw = await self._collect(response, StreamListener(None), monotonic())
-                    wait = retry_after(response.headers)
+                    wait = retry_after(response.headers) or pause
             except ModelRefused:
                 return None
             if not in_progress(raw):
                 return raw
-            await asyncio.sleep(wait or pause)
+            if monotonic() - begun + wait > _IN_PLACE:
+                raise StillAnswering(
+                    f"{self.name}:{self.model} is still working on its answer; it is looked for "
+                    f"again in {wait:g} s.",
+                    retry_after=wait,
+                )
+            await asyncio.sleep(wait)
             pause = min(pause * 2, _LAST_LOOK)
+
+    def _retrieve(self, client: Any, answer_id: str) -> AbstractAsyncContextManager[Any]:
+        """Begin to ask for a stored answer."""
+        return cast(
+            "AbstractAsyncContextManager[Any]",
+            client.chat.completions.with_streaming_response.retrieve(
+                answer_id, extra_headers=self._headers()
+            ),
+        )
 
     async def models(self) -> list[str]:
         """Return the models the server lists, in its own order.

@@ -1,4 +1,4 @@
-"""What is gathered from the pieces of an answer, in either of the two shapes that servers send.
+"""What is gathered from the pieces of an answer, in any of the three shapes that servers send.
 
     OpenAI's chat completions, and all who speak like it:
         https://platform.openai.com/docs/api-reference/chat-streaming
@@ -6,18 +6,22 @@
         https://docs.perplexity.ai/api-reference/chat-completions-post
     Anthropic's messages, recognised by their "type":
         https://platform.claude.com/docs/en/build-with-claude/streaming
+    OpenAI's responses, whole or as events:
+        https://developers.openai.com/api/docs/guides/streaming-responses
 
 So an answer of the ledger is understood by its bytes alone, whoever is asked by now.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 from ekiden.providers.protocol import Citation, storable
 
+_SAID = "ekiden_said"  # the type of an event of ours
 _LONGEST_NAME = 200  # characters of what a model calls itself
 _MOST_CITATIONS = 50
 _LONGEST_URL = 2000
@@ -29,6 +33,10 @@ _REASONS = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
 }
+# And why a response of OpenAI's is incomplete.
+_INCOMPLETE = {"max_output_tokens": "length"}
+# A response that is over without an answer.
+GONE = frozenset({"failed", "cancelled"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,7 +65,11 @@ class Parts:
         if document.get("error"):
             error = document["error"]
             self.error = error if isinstance(error, dict) else {"message": str(error)}
+        if document.get("object") == "response":
+            return self._add_response(document)
         if isinstance(document.get("type"), str) and "choices" not in document:
+            if document["type"].startswith("response."):
+                return self._add_response_event(document)
             return self._add_message_event(document)
         self._add_head(document)
         self._add_citations(document)
@@ -116,6 +128,11 @@ class Parts:
                 self._add_reason(event.get("delta"))
             case "message_stop":
                 self.done = True
+            case _ if event["type"] == _SAID and isinstance(event.get("text"), str):
+                self.text.append(event["text"])
+                return str(event["text"])
+            case "error" if self.error is None:  # as OpenAI tells it, without an object
+                self.error = event
         return ""
 
     def _add_message(self, message: dict[str, Any]) -> str:
@@ -132,6 +149,68 @@ class Parts:
             self.finish_reason = _REASONS.get(reason, storable(reason[:_LONGEST_NAME]))
             if reason == "refusal":
                 self.refusal.append("it refuses to answer this")
+
+    # -- OpenAI's responses ---------------------------------------------------------------------
+
+    def _add_response_event(self, event: dict[str, Any]) -> str:
+        delta, response = event.get("delta"), event.get("response")
+        match event["type"]:
+            case "response.output_text.delta" if isinstance(delta, str):
+                self.text.append(delta)
+                return delta
+            case "response.refusal.delta" if isinstance(delta, str):
+                self.refusal.append(delta)
+            case _ if isinstance(response, dict):  # it began, goes on, or is over
+                return self._add_response(response)
+        return ""
+
+    def _add_response(self, response: dict[str, Any]) -> str:
+        """Take a response as it stands; its text only when no events have brought it already."""
+        self.choices = True
+        self._add_head(response)
+        status = response.get("status")
+        if status in GONE and self.error is None:
+            error = response.get("error")
+            told = {"message": f"the response was {status}"}
+            self.error = error if isinstance(error, dict) else told
+        if status == "completed":
+            self.finish_reason = "stop"
+        elif status == "incomplete":
+            details = response.get("incomplete_details")
+            reason = details.get("reason") if isinstance(details, dict) else None
+            told_reason = storable(str(reason)[:_LONGEST_NAME])
+            self.finish_reason = _INCOMPLETE.get(told_reason, told_reason)
+        contents = [content for item in _dicts(response.get("output"))
+                    for content in _dicts(item.get("content"))]  # fmt: skip
+        self._add_annotations(contents)
+        if any(self.text) or any(self.refusal):
+            return ""
+        refusals = (content.get("refusal") for content in contents)
+        self.refusal += [refusal for refusal in refusals if isinstance(refusal, str)]
+        piece = _content_text([c for c in contents if c.get("type") == "output_text"])
+        self.text.append(piece)
+        return piece
+
+    def _add_annotations(self, contents: list[dict[str, Any]]) -> None:
+        """Take what a model that searches has cited, each page once."""
+        cited = {
+            citation.url: citation
+            for content in contents
+            for annotation in _dicts(content.get("annotations"))
+            if (citation := _citation(annotation)) is not None
+        }
+        if cited:
+            self.citations = tuple(cited.values())[:_MOST_CITATIONS]
+
+
+def said_event(text: str) -> bytes:
+    """Return the event that stands before the rest of an answer: how the answer began."""
+    data = json.dumps({"type": _SAID, "text": text})
+    return f"event: {_SAID}\ndata: {data}\n\n".encode()
+
+
+def _dicts(given: Any) -> list[dict[str, Any]]:
+    return [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
 
 
 def _content_text(content: Any) -> str:

@@ -105,10 +105,14 @@ def _tokens_in(given: dict[str, Any]) -> tuple[int | None, int, int]:
         details = given.get("prompt_tokens_details")
         cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
         return total, cached or 0, 0
-    # Anthropic counts the three apart: "input_tokens" are those that no cache had part in.
     fresh = _count(given, "input_tokens")
     if fresh is None:
         return None, 0, 0
+    details = given.get("input_tokens_details")
+    if isinstance(details, dict):  # of OpenAI's responses, which count them together
+        cached, written = _count(details, "cached_tokens"), _count(details, "cache_write_tokens")
+        return fresh, cached or 0, written or 0
+    # Anthropic counts the three apart: "input_tokens" are those that no cache had part in.
     cached = _count(given, "cache_read_input_tokens") or 0
     written = _count(given, "cache_creation_input_tokens") or 0
     return fresh + cached + written, cached, written

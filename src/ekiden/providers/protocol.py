@@ -30,13 +30,16 @@ class ModelRequest:
     max_tokens: int = 1024
     temperature: float = 0.7
     seed: int | None = None  # differs by attempt, so that a retry is not the same dice
+    said: str = ""  # how an answer to this began before it was cut: the rest is asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawAnswer:
     """What came back over the wire, before anyone tried to understand it."""
 
-    body: bytes  # exactly as received; a stream's events concatenated
+    # Exactly as received, a stream's events concatenated; where it goes on from what was said
+    # before, an event of ours that says so comes first (`parts.said_event`).
+    body: bytes
     status: int  # HTTP status
     content_type: str = ""
     # Of this one exchange, so not part of what makes two answers equal:
@@ -105,8 +108,8 @@ class Provider(Protocol):
             request: what to ask.
             on_text: hears a stream's pieces of text as they come.
             on_id: hears, at the first event, the id under which the answer can be fetched again,
-                and is awaited before more is read;
-                never called by a provider that keeps no answers.
+                or by which a cut one is known, and is awaited before more is read;
+                never called by a provider that has no use for it.
             on_usage: hears what the provider said of its usage before a stream that broke off.
 
         Raises:
@@ -151,11 +154,34 @@ class KeepsAnswers(Protocol):
     async def fetch(self, answer_id: str) -> RawAnswer | None:
         """Return an answer that was asked for before; None: it is not there, ask again.
 
-        Waits for an answer that is still being made.
+        Waits a while for an answer that is still being made.
 
         Raises:
+            StillAnswering: it takes longer; says when to look again.
             ModelUnavailable: nobody knows whether it is there; a retry may help.
             ModelBusy: 429 or 503.
+        """
+        ...
+
+
+@runtime_checkable
+class GoesOn(Protocol):
+    """What a provider can do as well when it can be asked for the rest of a cut answer."""
+
+    def goes_on(self, request: ModelRequest) -> bool:
+        """Whether the rest of an answer to this request can be asked for (``request.said``)."""
+        ...
+
+
+@runtime_checkable
+class Withdraws(Protocol):
+    """What a provider can do as well when an answer goes on being made while nobody listens."""
+
+    async def withdraw(self, answer_id: str) -> None:
+        """Let it stop making an answer that nobody wants any more; one that is over is no error.
+
+        Raises:
+            ModelError: nobody knows whether it stopped.
         """
         ...
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from ekiden.errors import AnswerInvalid
-from ekiden.providers.parts import Parts
+from ekiden.providers.parts import GONE, Parts
 from ekiden.providers.protocol import RawAnswer, storable
 
 _DONE = "[DONE]"
@@ -57,6 +57,13 @@ class StreamListener:
         for line in lines:
             self._hear(line)
 
+    def name(self, body: bytes) -> None:
+        """Take the id out of a body that is no stream, if it has one."""
+        try:
+            self._name(json.loads(body, strict=False))
+        except (ValueError, RecursionError):
+            return
+
     async def noted(self) -> None:
         """Return once whoever hears ids has noted the one that came, if one did."""
         noting, self._noting = self._noting, None
@@ -87,7 +94,9 @@ class StreamListener:
     def _name(self, document: Any) -> None:
         if self._on_id is None or not isinstance(document, dict):
             return
-        answer_id = document.get("id")
+        # Beside the text, or of what the event is about: a message, a response.
+        about = document.get("message") or document.get("response")
+        answer_id = (about if isinstance(about, dict) else document).get("id")
         if isinstance(answer_id, str) and _ID.fullmatch(answer_id):
             self._noting = self._on_id(answer_id)
             self._on_id = None
@@ -140,7 +149,8 @@ def read_body(body: bytes, content_type: str = "") -> Parts:
         raise AnswerInvalid(f"The server answered with an error: {error_text(parts.error)}")
     if not parts.choices:
         raise AnswerInvalid(f"The answer holds no choices; it begins: {_quote(start)}")
-    if parts.refusal and not "".join(parts.text):
+    # Who stops in order to refuse takes back what was said until then.
+    if parts.finish_reason == "refusal" or (parts.refusal and not "".join(parts.text)):
         raise AnswerInvalid(f"The model declines: {storable(''.join(parts.refusal))[:500]}")
     return parts
 
@@ -160,6 +170,15 @@ def in_progress(raw: RawAnswer) -> bool:
     choices = document.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     return isinstance(choice, dict) and choice.get("finish_reason", "said nothing") is None
+
+
+def is_answer(raw: RawAnswer) -> bool:
+    """Whether a stored response came to an end that is an answer, however useful."""
+    try:
+        document = json.loads(raw.body, strict=False)
+    except (ValueError, RecursionError):
+        return True  # whoever reads it will say what is wrong with it
+    return not isinstance(document, dict) or document.get("status") not in GONE
 
 
 def _events(body: bytes) -> Iterator[str]:

@@ -1,68 +1,46 @@
-"""Searching the web with Brave: https://api.search.brave.com/app/documentation/web-search/query."""
+"""Searching the web with Brave.
+
+https://api-dashboard.search.brave.com/app/documentation/web-search/query has the parameters, and
+https://api-dashboard.search.brave.com/app/documentation/web-search/codes the codes of languages
+and countries: Japanese is "jp" there, and not "ja".
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ekiden.search.narrowing import ANYTHING, Narrowing
+from ekiden.search.engine import WebEngine
 from ekiden.search.protocol import Source
 from ekiden.search.reading import read_html
-from ekiden.search.text import clean
-from ekiden.search.web import Web, source
+from ekiden.search.web import source
 
-BASE_URL = "https://api.search.brave.com"
-MOST_RESULTS = 20
-LONGEST_QUERY = 400  # characters,
-MOST_WORDS = 50
-_LANGUAGES = {"ja": "jp", "en": "en"}  # as its list of languages has them
+_MOST_WORDS = 50
+# By language: its code, and the country whose results come first (the United States if not said).
+_CODES = {
+    "ja": {"search_lang": "jp", "country": "JP"},
+    "en": {"search_lang": "en"},
+}
 
 
-class BraveSearch:
-    """A search engine that asks Brave.
+class BraveSearch(WebEngine):
+    """A search engine that asks Brave."""
 
-    Args:
-        api_key: from BRAVE_API_KEY.
-        base_url: where the API is.
-        narrowing: domains, and how new a page must be.
-        timeout: seconds for one search.
-    """
+    who = "Brave"
+    own_url = "https://api.search.brave.com"
+    variable = "BRAVE_API_KEY"
 
-    name = "the web (Brave)"
-    paid = True
+    @staticmethod
+    def headers(api_key: str) -> dict[str, str]:
+        """Return what each request is sent with."""
+        return {"X-Subscription-Token": api_key, "Accept": "application/json"}
 
-    def __init__(
-        self,
-        api_key: str,
-        *,
-        base_url: str = BASE_URL,
-        narrowing: Narrowing = ANYTHING,
-        timeout: float = 30,
-    ) -> None:
-        self._narrowing = narrowing
-        self._web = Web(
-            "Brave",
-            base_url,
-            headers={"X-Subscription-Token": api_key, "Accept": "application/json"},
-            variable="BRAVE_API_KEY",
-            timeout=timeout,
-        )
+    def shortened(self, query: str) -> str:
+        """Return as much of a query as the engine takes: it counts words as well."""
+        return super().shortened(" ".join(query.split()[:_MOST_WORDS]))
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._web.aclose()
-
-    async def search(self, query: str, *, limit: int = 5, language: str = "en") -> list[Source]:
-        """Return what Brave found, best first; an empty list when nothing fits.
-
-        Raises:
-            SearchError: it could not be asked, or refused; ``retry_after`` when it said so.
-        """
-        query = " ".join(clean(query).split()[:MOST_WORDS])[:LONGEST_QUERY]
-        if not query or limit < 1:
-            return []
-        params = {"q": query, "count": str(min(limit, MOST_RESULTS))}
-        if language in _LANGUAGES:
-            params["search_lang"] = _LANGUAGES[language]
+    async def find(self, query: str, limit: int, language: str) -> list[Source]:
+        """Ask Brave; see `WebEngine.find`."""
+        params = {"q": query, "count": str(limit), **_CODES.get(language, {})}
         if self._narrowing.recency:
             params["freshness"] = f"p{self._narrowing.recency[0]}"  # pd, pw, pm, py
 
@@ -74,14 +52,13 @@ class BraveSearch:
                     url=result["url"],
                     text=_plain(result.get("description")),
                     query=query,
-                    origin="Brave",
+                    origin=self.who,
                     published=result.get("page_age"),
                 )
                 for result in web.get("results") or []
             ]
 
-        found = await self._web.ask("GET", "/res/v1/web/search", read, params=params)
-        return self._narrowing.admits(found)[:limit]
+        return await self._web.ask("GET", "/res/v1/web/search", read, params=params)
 
 
 def _plain(text: Any) -> str:

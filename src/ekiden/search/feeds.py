@@ -35,17 +35,26 @@ async def add_feed(
         SearchError: it cannot be fetched, or is no feed.
         DatabaseError: the entries could not be stored.
     """
-    page = await fetch(url)
-    entries = await asyncio.to_thread(read_feed, page, url)
-    documents = [entry for entry in entries if isinstance(entry, Document)]
-    written = await store.put(documents)
+    written, skipped = await take_in(store, await fetch(url), url)
     return FolderReport(
         source=url,
         documents=(await store.counts()).get(url, 0),
         written=written,
         removed=0,
-        skipped=tuple(entry for entry in entries if isinstance(entry, Skipped)),
+        skipped=skipped,
     )
+
+
+async def take_in(store: DocumentStore, page: Page, url: str) -> tuple[int, tuple[Skipped, ...]]:
+    """Store what is new in a feed that was fetched; return how many passages, and what was left.
+
+    Raises:
+        SearchError: it is no feed.
+        DatabaseError: the entries could not be stored.
+    """
+    entries = await asyncio.to_thread(read_feed, page, url)
+    written = await store.put([entry for entry in entries if isinstance(entry, Document)])
+    return written, tuple(entry for entry in entries if isinstance(entry, Skipped))
 
 
 def read_feed(page: Page, source: str) -> list[Document | Skipped]:

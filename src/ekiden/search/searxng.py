@@ -6,46 +6,31 @@ import re
 from typing import Any
 
 from ekiden.errors import SearchError
-from ekiden.search.narrowing import ANYTHING, Narrowing
+from ekiden.search.engine import WebEngine
 from ekiden.search.protocol import Source
-from ekiden.search.text import clean
-from ekiden.search.web import Web, source
+from ekiden.search.web import source
 
-LONGEST_QUERY = 1_000
 _LANGUAGE = re.compile("[a-z]{2}")
 
 
-class SearxngSearch:
-    """A search engine that asks a SearXNG.
+class SearxngSearch(WebEngine):
+    """A search engine that asks a SearXNG."""
 
-    Args:
-        base_url: from SEARXNG_URL.
-        narrowing: domains, and how new a page must be.
-        timeout: seconds for one search.
-    """
-
-    name = "the web (SearXNG)"
+    who = "SearXNG"
+    variable = None
     paid = False
+    most_results = 1_000  # it has no such bound; its pages are as long as it likes
+    longest_query = 1_000
 
-    def __init__(
-        self, base_url: str, *, narrowing: Narrowing = ANYTHING, timeout: float = 30
-    ) -> None:
-        self._narrowing = narrowing
-        self._web = Web("SearXNG", base_url, timeout=timeout)
+    @staticmethod
+    def headers(api_key: str) -> dict[str, str]:
+        """Return what each request is sent with: it wants no key."""
+        del api_key
+        return {}
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._web.aclose()
-
-    async def search(self, query: str, *, limit: int = 5, language: str = "en") -> list[Source]:
-        """Return what was found, best first; an empty list when nothing fits.
-
-        Raises:
-            SearchError: it could not be asked, or refused; ``retry_after`` when it said so.
-        """
-        query = clean(query)[:LONGEST_QUERY]
-        if not query or limit < 1:
-            return []
+    async def find(self, query: str, limit: int, language: str) -> list[Source]:
+        """Ask the SearXNG; see `WebEngine.find`."""
+        del limit  # cannot be told
         params = {"q": query, "format": "json"}
         if _LANGUAGE.fullmatch(language):
             params["language"] = language
@@ -59,14 +44,14 @@ class SearxngSearch:
                     url=result["url"],
                     text=result.get("content"),
                     query=query,
-                    origin="SearXNG",
+                    origin=self.who,
                     published=result.get("publishedDate"),
                 )
                 for result in answer["results"]
             ]
 
         try:
-            found = await self._web.ask("GET", "/search", read, params=params)
+            return await self._web.ask("GET", "/search", read, params=params)
         except SearchError as error:
             if "status 403" not in error.message:
                 raise
@@ -75,4 +60,3 @@ class SearxngSearch:
             )
             hint.retryable = False
             raise hint from error
-        return self._narrowing.admits(found)[:limit]

@@ -4,65 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from ekiden.search.narrowing import ANYTHING, Narrowing
+from ekiden.search.engine import WebEngine
 from ekiden.search.protocol import Source
-from ekiden.search.text import clean
-from ekiden.search.web import Web, source
-
-BASE_URL = "https://api.tavily.com"
-MOST_RESULTS = 20
-LONGEST_QUERY = 400
+from ekiden.search.web import source
 
 
-class TavilySearch:
-    """A search engine that asks Tavily.
+class TavilySearch(WebEngine):
+    """A search engine that asks Tavily. It has no filter for languages: the query's own decides."""
 
-    Args:
-        api_key: from TAVILY_API_KEY.
-        base_url: where the API is.
-        narrowing: domains, and how new a page must be.
-        timeout: seconds for one search.
-    """
+    who = "Tavily"
+    own_url = "https://api.tavily.com"
+    variable = "TAVILY_API_KEY"
 
-    name = "the web (Tavily)"
-    paid = True
-
-    def __init__(
-        self,
-        api_key: str,
-        *,
-        base_url: str = BASE_URL,
-        narrowing: Narrowing = ANYTHING,
-        timeout: float = 30,
-    ) -> None:
-        self._narrowing = narrowing
-        self._web = Web(
-            "Tavily",
-            base_url,
-            headers={"Authorization": f"Bearer {api_key}"},
-            variable="TAVILY_API_KEY",
-            timeout=timeout,
-        )
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._web.aclose()
-
-    async def search(
-        self,
-        query: str,
-        *,
-        limit: int = 5,
-        language: str = "en",  # the API has no such filter: the query's own language decides
-    ) -> list[Source]:
-        """Return what Tavily found, best first; an empty list when nothing fits.
-
-        Raises:
-            SearchError: it could not be asked, or refused; ``retry_after`` when it said so.
-        """
-        query = clean(query)[:LONGEST_QUERY]
-        if not query or limit < 1:
-            return []
+    async def find(self, query: str, limit: int, language: str) -> list[Source]:
+        """Ask Tavily; see `WebEngine.find`."""
 
         def read(answer: Any) -> list[Source | None]:
             return [
@@ -71,18 +26,17 @@ class TavilySearch:
                     url=result["url"],
                     text=result.get("content"),
                     query=query,
-                    origin="Tavily",
+                    origin=self.who,
                     published=result.get("published_date"),
                 )
                 for result in answer["results"]
             ]
 
-        body: dict[str, Any] = {"query": query, "max_results": min(limit, MOST_RESULTS)}
+        body: dict[str, Any] = {"query": query, "max_results": limit}
         narrowed = {
             "include_domains": list(self._narrowing.only),
             "exclude_domains": list(self._narrowing.never),
             "time_range": self._narrowing.recency,
         }
         body |= {name: value for name, value in narrowed.items() if value}
-        found = await self._web.ask("POST", "/search", read, json=body)
-        return self._narrowing.admits(found)[:limit]
+        return await self._web.ask("POST", "/search", read, json=body)

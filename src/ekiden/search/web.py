@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Protocol
+from typing import Any
 
 import httpx2
 
@@ -15,20 +15,10 @@ from ekiden.errors import SearchError
 from ekiden.providers.addresses import checked_url, is_loopback
 from ekiden.providers.failures import retry_after
 from ekiden.providers.limits import number
-from ekiden.search.protocol import SearchEngine, Source
+from ekiden.search.protocol import Source
 from ekiden.search.text import best_passage, clean
 
 MOST_BYTES = 5_000_000  # of an answer; a page of results has some ten thousand
-
-
-class WebEngine(SearchEngine, Protocol):
-    """A search engine somewhere else."""
-
-    paid: bool  # each search costs something
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        ...
 
 
 class Web:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
-from ekiden.core.difference import Asked
+from ekiden.core.attempt_diff import Asked
 from ekiden.core.records import AttemptInside, CallInside, Session, TaskLine
 from ekiden.core.timing import CallTime, Lived, Moment, Run, Tried
 from ekiden.errors import NotFound

@@ -68,6 +68,28 @@ class StartedCall:
     answer_id: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutCall:
+    """A call whose answer broke off, and what it had said."""
+
+    attempt: int
+    number: int
+    answer_id: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnwantedAnswer:
+    """An answer that its provider may still be making, for a task that was cancelled."""
+
+    task_id: int
+    attempt: int
+    number: int
+    provider: str
+    model: str
+    answer_id: str
+
+
 class Ledger:
     """The ledger, for a worker."""
 
@@ -115,6 +137,34 @@ class Ledger:
                 sql("append_started_calls"),
                 *([getattr(call, name) for call, _ in started] for name in columns),
                 [answer_id for _, answer_id in started],
+            )
+
+    async def next_cut(self, call: Call, taken: Sequence[str]) -> CutCall | None:
+        """Return the newest call of earlier attempts that asked the same and was cut."""
+        with translated(self._dsn):
+            row = await self._pool.fetchrow(
+                sql("next_cut_call"), call.session_id, call.task_id, call.attempt, call.kind,
+                call.request_hash, call.provider, call.model, taken,
+            )  # fmt: skip
+        return None if row is None else CutCall(**row)
+
+    async def who_has_model(self, task_id: int, provider: str) -> tuple[bool, timedelta]:
+        """Return whether a living worker can ask a provider for a task, and how long it waits."""
+        with translated(self._dsn):
+            row = await self._pool.fetchrow(sql("who_has_model"), task_id, provider)
+        return (False, timedelta(0)) if row is None else (row["has_worker"], row["waited"])
+
+    async def unwanted(self) -> list[UnwantedAnswer]:
+        """Return what providers may still be making for tasks that were cancelled."""
+        with translated(self._dsn):
+            rows = await self._pool.fetch(sql("unwanted_answers"))
+        return [UnwantedAnswer(**row) for row in rows]
+
+    async def note_withdrawn(self, answer: UnwantedAnswer) -> None:
+        """Note that the provider was told."""
+        with translated(self._dsn):
+            await self._pool.execute(
+                sql("note_withdrawn"), answer.task_id, answer.attempt, answer.number
             )
 
     async def next_paid(self, call: Call, taken: Sequence[int]) -> PaidAnswer | None:

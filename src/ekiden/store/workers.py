@@ -55,14 +55,21 @@ class Workers:
             )  # fmt: skip
 
     async def register(
-        self, *, software: str, model: str, flow_ids: Sequence[int], capacity: int, lease: timedelta
+        self,
+        *,
+        software: str,
+        model: str,
+        flow_ids: Sequence[int],
+        capacity: int,
+        lease: timedelta,
+        providers: Sequence[str] = (),
     ) -> int:
         """Say hello and return this worker's id, new at every start."""
         with translated(self._dsn):
             return int(
                 await self._pool.fetchval(
                     sql("register_worker"), socket.gethostname(), os.getpid(), software, model,
-                    flow_ids, capacity, lease,
+                    flow_ids, capacity, lease, list(providers),
                 )
             )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ekiden.core.diff import Change, compare
+from ekiden.core.json_changes import Change, compare
 from ekiden.web.texts import Speech
 from ekiden.web.visible import visible
 

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from ekiden.api.limits import INT64_MAX
 from ekiden.api.sse import stream, stream_of_all
-from ekiden.core.difference import compare
+from ekiden.core.attempt_diff import compare
 from ekiden.core.model import SessionState
 from ekiden.errors import Conflict, InputInvalid, NotFound, StaleRevision
 from ekiden.store.pages import MOST_WAITING, SessionRow

@@ -21,7 +21,7 @@ import orjson
 
 from ekiden import failpoint, telemetry, tracing
 from ekiden.core.model import CallOutcome, ClaimedTask
-from ekiden.errors import EkidenError, NotNow
+from ekiden.errors import EkidenError, NotNow, StillAnswering
 from ekiden.providers.protocol import (
     Answer,
     KeepsAnswers,
@@ -123,6 +123,27 @@ class Caller:
             await self._store(then, raw)
             return then, raw
 
+    async def said_before(self, call: Call) -> str:
+        """Return how the newest cut answer to this began; empty when there is none.
+
+        A call whose worker died has left no row in the ledger: it is noted there, with what it took
+        unknown, because it was paid for as well.
+        """
+        if self._task.attempt == 1:
+            return ""
+        async with self._looking:
+            cut = await self._ledger.next_cut(call, self._tried)
+            if cut is None:
+                return ""
+            self._tried.append(cut.answer_id)
+        lost = replace(
+            call, attempt=cut.attempt, number=cut.number, outcome=CallOutcome.ABORTED,
+            error="Its worker ended before the answer was complete.",
+        )  # fmt: skip
+        await self._ledger.append(lost)  # no change where it is noted already
+        telemetry.emit("answer_continued", task=self._task.id, cut_in=cut.attempt)
+        return cut.said
+
     async def ask(
         self,
         call: Call,
@@ -204,6 +225,11 @@ class Caller:
         begun = monotonic()
         try:
             raw = await send()
+        except StillAnswering:
+            over.set()  # whoever fetches the answer notes the call
+            if stream is not None:
+                await self._ledger.partials.flush(stream)
+            raise
         except NotNow:
             over.set()  # nothing was sent, so nothing is in the ledger
             if stream is not None:

@@ -6,8 +6,10 @@ already has there and pays only for what is missing.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
@@ -20,12 +22,23 @@ from ekiden.errors import (
     BudgetReached,
     FlowError,
     ModelBusy,
+    ModelElsewhere,
+    ModelRefused,
     ModelUnavailable,
     NotNow,
     SearchError,
+    StepError,
+    StillAnswering,
 )
 from ekiden.providers.models_by_place import Models
-from ekiden.providers.protocol import Message, ModelRequest, Priced, Provider, RawAnswer
+from ekiden.providers.protocol import (
+    GoesOn,
+    Message,
+    ModelRequest,
+    Priced,
+    Provider,
+    RawAnswer,
+)
 from ekiden.search.protocol import SearchEngine, Source
 from ekiden.store.ledger import Call
 from ekiden.worker.caller import Caller, note_answer, plain
@@ -34,6 +47,9 @@ from ekiden.worker.leg import Leg
 from ekiden.worker.question import Question, canonical_ask, canonical_search
 
 T = TypeVar("T")
+
+_NOBODY_HAS_IT = timedelta(seconds=60)  # until a step fails whose model no worker can ask
+_HAND_ON, _LONGEST_HAND_ON = 0.2, 5.0  # seconds until a task that was handed on is due
 
 _SOURCES = TypeAdapter(list[Source])
 
@@ -163,11 +179,15 @@ class StepContext:
             NotNow: it is not to be asked yet.
         """
         flow, phase, step = self._leg.flow.name, self._task.phase, self._task.step
-        provider = self._models.of(
-            flow=flow, phase=phase, step=step, wanted=self._leg.wanted_model(self._task)
-        )
+        wanted = self._leg.wanted_model(self._task)
+        try:
+            provider = self._models.of(flow=flow, phase=phase, step=step, wanted=wanted)
+        except ModelElsewhere as lacking:
+            raise await self._handed_on(wanted or "", lacking) from lacking
         try:
             return await self._ask(provider, turns, question)
+        except StillAnswering:
+            raise  # nobody else is paid meanwhile
         except (ModelUnavailable, ModelBusy, NotNow) as error:
             other = self._models.fallback(flow=flow, phase=phase, step=step)
             if other is None or (other.name, other.model) == (provider.name, provider.model):
@@ -177,6 +197,28 @@ class StepContext:
                 return await self._ask(other, turns, question)
             except (ModelUnavailable, ModelBusy, NotNow) as also:
                 raise error from also  # when to come back is up to the first
+
+    async def _handed_on(self, wanted: str, lacking: ModelElsewhere) -> StepError:
+        """Return what ends an attempt whose worker lacks the model that people chose.
+
+        The task is for a worker that has it, however long that one is busy. Where none has it, one
+        may be about to start: that is waited for, but not for ever.
+        """
+        provider = wanted.partition(":")[0].strip().lower()
+        there, waited = await self._ledger.who_has_model(self._task.id, provider)
+        if not there and waited > _NOBODY_HAS_IT:
+            return ModelRefused(
+                f"No worker could ask {wanted} for {waited.total_seconds():.0f} s: "
+                f"{lacking.message} Set it for a worker and resume the session, or rerun the phase "
+                "with another model."
+            )
+        who = "A worker that can ask it takes this on." if there else "No worker has it yet."
+        # Spread, and ever longer: whoever has it must win the race for the task some time.
+        pause = min(_HAND_ON + waited.total_seconds() / 8, _LONGEST_HAND_ON)
+        return ModelElsewhere(
+            f"{lacking.message} {who}",
+            retry_after=pause * random.uniform(0.5, 1),  # noqa: S311
+        )
 
     async def _ask(self, provider: Provider, turns: list[Message], question: Question[T]) -> T:
         """Ask once: what was paid for is taken, what the provider keeps is fetched."""
@@ -205,8 +247,10 @@ class StepContext:
                 continue
         if (fetched := await self._caller.fetched(call, provider)) is not None:
             return await self._understand(*fetched, provider, question)
+        if isinstance(provider, GoesOn) and provider.goes_on(request):
+            request = replace(request, said=await self._caller.said_before(call))
         if self._leg.budgeted:
-            await self._reserve(call, provider, request, len(asked))
+            await self._reserve(call, provider, request, len(asked) + len(request.said))
         return await self._caller.ask(
             call, provider, request, lambda raw: self._understand(call, raw, provider, question)
         )

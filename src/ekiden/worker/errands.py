@@ -30,6 +30,16 @@ _BASE = timedelta(seconds=5)
 _ACTOR = "deadline"  # who approves or cancels when nobody did in time
 
 
+async def when_due(doorbell: Doorbell, channel: str, work: Callable[[], Awaitable[float]]) -> None:
+    """Work whenever a bell rings, and after as many seconds as the work says; until cancelled."""
+    async with doorbell.subscribe(channel) as bell:
+        while True:
+            pause = 5.0
+            with suppress(DatabaseError):
+                pause = await work()
+            await bell.wait(pause)
+
+
 class ErrandRunner:
     """Runs errands until it is cancelled."""
 
@@ -43,12 +53,7 @@ class ErrandRunner:
 
     async def run(self) -> None:
         """Look whenever the bell rings or something is due."""
-        async with self._doorbell.subscribe("errand_due") as bell:
-            while True:
-                pause = 5.0
-                with suppress(DatabaseError):
-                    pause = await self._work()
-                await bell.wait(pause)
+        await when_due(self._doorbell, "errand_due", self._work)
 
     async def _work(self) -> float:
         """Run all that is due; return in how many seconds to look again."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
 from ekiden.errors import DatabaseError, Interrupted
 from ekiden.store.budgets import Budgets
-from ekiden.store.ledger import Call, Ledger, PaidAnswer, StartedCall
+from ekiden.store.ledger import Call, CutCall, Ledger, PaidAnswer, StartedCall
 from ekiden.worker.batcher import Batcher
 from ekiden.worker.partial_writer import PartialWriter
 from ekiden.worker.patience import patiently
@@ -105,6 +106,14 @@ class LedgerWriter:
     async def next_started(self, call: Call, tried: Sequence[str]) -> StartedCall | None:
         """Return the oldest call of earlier attempts that asked the same and has no answer here."""
         return await patiently(lambda: self._ledger.next_started(call, tried), refusals=1)
+
+    async def next_cut(self, call: Call, taken: Sequence[str]) -> CutCall | None:
+        """Return the newest call of earlier attempts that asked the same and was cut."""
+        return await patiently(lambda: self._ledger.next_cut(call, taken), refusals=1)
+
+    async def who_has_model(self, task_id: int, provider: str) -> tuple[bool, timedelta]:
+        """Return whether a living worker can ask a provider for a task, and how long it waits."""
+        return await patiently(lambda: self._ledger.who_has_model(task_id, provider), refusals=1)
 
     async def close(self) -> None:
         """Write what is left."""

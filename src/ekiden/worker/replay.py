@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from ekiden.core.difference import difference
+from ekiden.core.attempt_diff import difference
 from ekiden.core.model import ClaimedTask, Feedback, Options, StepKind, TaskState
 from ekiden.core.recording import RecordedTask, Recording
 from ekiden.errors import EkidenError

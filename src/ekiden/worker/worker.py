@@ -25,8 +25,10 @@ from ekiden.providers.protocol import Provider
 from ekiden.search.protocol import SearchEngine
 from ekiden.store.budgets import Budgets
 from ekiden.store.connection import open_pool
+from ekiden.store.documents import Documents
 from ekiden.store.doorbell import Doorbell
 from ekiden.store.errands import Errands
+from ekiden.store.feeds import Feeds
 from ekiden.store.ledger import Ledger
 from ekiden.store.metrics import Metrics
 from ekiden.store.sessions import Sessions
@@ -36,11 +38,13 @@ from ekiden.worker.chains import Chains
 from ekiden.worker.committer import Committer
 from ekiden.worker.errands import ErrandRunner
 from ekiden.worker.executor import Executor
+from ekiden.worker.feeds import FeedRefresher
 from ekiden.worker.heart import Heart, Pulse
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.patience import patiently
 from ekiden.worker.roller import Roller
 from ekiden.worker.watch import Watch
+from ekiden.worker.withdrawals import Withdrawals
 
 SWEEP = 600.0  # seconds until a look that nothing asked for: each heartbeat asks, too
 CONTENDED = 0.2  # seconds until the next look at a task that another worker has its hand on
@@ -57,6 +61,7 @@ class WorkerOptions:
     drain: float = 30.0  # seconds that running steps get on stop, before they are given back
     only_session: str | None = None  # claim this session's tasks only (ekiden run)
     alerts: Limits = field(default_factory=Limits)  # EKIDEN_ALERT_…
+    feed_interval: float = 1800.0  # EKIDEN_FEED_INTERVAL: seconds between fetches; 0 fetches none
 
 
 class Worker:
@@ -127,6 +132,13 @@ class Worker:
             sessions = Sessions(self._pool, self._dsn())
             self._errands = ErrandRunner(Errands(self._pool, self._dsn()), sessions, self._doorbell)
             self._watch = Watch(sessions.alerts, self._options.alerts, lively=self._lively)
+            self._feeds = FeedRefresher(
+                Feeds(self._pool, self._dsn()), Documents(self._pool, self._dsn()), self._doorbell,
+                every=0 if self._options.only_session else self._options.feed_interval,
+            )  # fmt: skip
+            self._withdrawals = Withdrawals(
+                Ledger(self._pool, self._dsn()), self._models, self._doorbell
+            )
             self._heart = Heart(
                 self._listen_dsn,
                 lease=self._options.lease,
@@ -147,6 +159,8 @@ class Worker:
                 ),
                 asyncio.create_task(self._find_lost_claims(), name="lost-claims"),
                 asyncio.create_task(self._errands.run(), name="errands"),
+                asyncio.create_task(self._withdrawals.run(), name="withdrawals"),
+                asyncio.create_task(self._feeds.run(), name="feeds"),
                 asyncio.create_task(self._roller.run(), name="roller"),
                 asyncio.create_task(self._watch.run(), name="watch"),
             ]
@@ -205,6 +219,7 @@ class Worker:
             flow_ids=list(self._flow_of),
             capacity=self._options.capacity,
             lease=self._options.lease,
+            providers=self._models.askable,
         )
         telemetry.emit(
             "worker_started",

@@ -92,8 +92,9 @@ SELECT source, count(*) AS documents FROM ekiden.documents WHERE part = 0
 GROUP BY source ORDER BY source;
 
 -- name: remove_source
--- Removes all of a source.
-WITH gone AS (DELETE FROM ekiden.documents WHERE source = $1 RETURNING part)
+-- Removes all of a source; a feed is not fetched any more.
+WITH gone AS (DELETE FROM ekiden.documents WHERE source = $1 RETURNING part),
+     forgotten AS (DELETE FROM ekiden.feeds WHERE source = $1)
 SELECT count(*) FILTER (WHERE part = 0) FROM gone;
 
 -- name: keep_documents

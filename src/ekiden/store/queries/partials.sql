@@ -1,4 +1,4 @@
--- The text of running calls, and the ids under which providers keep their answers.
+-- The text of running calls, and the ids that providers give to their answers.
 
 -- name: append_partials
 -- Appends chunks of many calls at once. One that is there already was sent before: the same text.
@@ -47,6 +47,39 @@ FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::text[], $6::text
             $8::bytea[], $9::text[])
      AS s(session_id, task_id, attempt, number, kind, provider, model, request_hash, answer_id)
 ON CONFLICT DO NOTHING;
+
+-- name: next_cut_call
+-- The newest call of an earlier attempt that asked the same of the same model and was cut, with what it
+-- had said; unless an answer has come to that since. $8 are the ids that were taken already.
+SELECT s.attempt, s.number, s.answer_id, cut.said FROM ekiden.started_calls s
+CROSS JOIN LATERAL (
+    SELECT string_agg(p.text, '' ORDER BY p.seq) AS said FROM ekiden.partials p
+    WHERE p.task_id = s.task_id AND p.attempt = s.attempt AND p.call = s.number
+) AS cut
+WHERE s.session_id = $1 AND s.task_id = $2 AND s.attempt < $3 AND s.kind = $4
+  AND s.request_hash = $5 AND s.provider = $6 AND s.model = $7 AND s.answer_id <> ALL ($8::text[])
+  AND cut.said IS NOT NULL
+  AND NOT EXISTS (SELECT FROM ekiden.calls c
+                  WHERE c.task_id = s.task_id AND c.kind = s.kind
+                    AND c.request_hash = s.request_hash AND c.answer IS NOT NULL)
+ORDER BY s.attempt DESC, s.number LIMIT 1;
+
+-- name: unwanted_answers
+-- Calls of cancelled tasks whose answer may still be in the making: they began within a day, have no
+-- answer here, and their provider was not told.
+SELECT s.task_id, s.attempt, s.number, s.provider, s.model, s.answer_id
+FROM ekiden.started_calls s JOIN ekiden.api_tasks t ON t.id = s.task_id
+WHERE s.withdrawn_at IS NULL AND s.started_at > ekiden.now() - interval '1 day'
+  AND t.status = 'CANCELLED'
+  AND NOT EXISTS (SELECT FROM ekiden.calls c
+                  WHERE c.task_id = s.task_id AND c.attempt = s.attempt AND c.number = s.number
+                    AND c.answer IS NOT NULL)
+ORDER BY s.started_at LIMIT 100;
+
+-- name: note_withdrawn
+-- Notes that the provider of a call ($1 task, $2 attempt, $3 number) was told that nobody waits.
+UPDATE ekiden.started_calls SET withdrawn_at = ekiden.now()
+WHERE task_id = $1 AND attempt = $2 AND number = $3;
 
 -- name: next_started_call
 -- The oldest call of an earlier attempt that asked the same of the same provider and whose answer

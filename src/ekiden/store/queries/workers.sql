@@ -19,9 +19,23 @@ FROM ekiden.flows f ORDER BY f.name, f.registered_at DESC, f.id DESC;
 
 -- name: register_worker
 -- A worker says hello; its id is new at every start.
-INSERT INTO ekiden.workers (host, pid, software, model, flow_ids, capacity, lease_until)
-VALUES ($1, $2, $3, $4, $5, $6, ekiden.now() + $7)
+INSERT INTO ekiden.workers (host, pid, software, model, flow_ids, capacity, lease_until, providers)
+VALUES ($1, $2, $3, $4, $5, $6, ekiden.now() + $7, $8)
 RETURNING id;
+
+-- name: who_has_model
+-- For a task ($1) whose worker lacks the provider ($2) that people chose: whether a living worker that
+-- knows its flow has it, and for how long the task was handed on for that reason alone.
+SELECT EXISTS (SELECT FROM ekiden.workers w
+               WHERE w.state = 'ALIVE' AND w.lease_until > ekiden.now()
+                 AND t.flow_id = ANY (w.flow_ids) AND $2 = ANY (w.providers)) AS has_worker,
+       coalesce(ekiden.now() - (
+           SELECT min(a.started_at) FROM ekiden.attempts a
+           WHERE a.task_id = t.id AND a.number > coalesce((
+               SELECT max(o.number) FROM ekiden.attempts o
+               WHERE o.task_id = t.id AND o.error ->> 'kind' IS DISTINCT FROM 'ModelElsewhere'), 0)
+       ), interval '0') AS waited
+FROM ekiden.api_tasks t WHERE t.id = $1;
 
 -- name: take_life_sign
 -- The advisory lock that stands for a living worker. PostgreSQL frees it the moment the

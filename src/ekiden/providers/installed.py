@@ -1,0 +1,10 @@
+"""Which of the SDKs that one may leave out are here. Looked for, not imported: that is slow."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+
+def has_anthropic() -> bool:
+    """Whether ``pip install 'ekiden[anthropic]'`` was done."""
+    return find_spec("anthropic") is not None

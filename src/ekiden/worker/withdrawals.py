@@ -1,0 +1,50 @@
+"""Tells providers that nobody waits for an answer any more, once its session was cancelled.
+
+Whoever listens to a stream hangs up, and that is the end of it. An answer made in the background
+would be made to its end, and paid for: also one whose step waits in the queue, or whose worker
+died. So every worker looks when a session is cancelled. To be told twice is no harm.
+"""
+
+from __future__ import annotations
+
+from ekiden import telemetry
+from ekiden.errors import DatabaseError, ModelError
+from ekiden.providers.models_by_place import Models
+from ekiden.providers.protocol import Withdraws
+from ekiden.store.doorbell import Doorbell
+from ekiden.store.ledger import Ledger, UnwantedAnswer
+
+_SWEEP = 900.0  # seconds between looks that nothing asked for
+
+
+class Withdrawals:
+    """Withdraws what is not wanted, until it is cancelled."""
+
+    def __init__(self, ledger: Ledger, models: Models, doorbell: Doorbell) -> None:
+        self._ledger = ledger
+        self._models = models
+        self._doorbell = doorbell
+
+    async def run(self) -> None:
+        """Look whenever a session is cancelled."""
+        async with self._doorbell.subscribe("session_cancelled") as bell:
+            while True:
+                try:
+                    for answer in await self._ledger.unwanted():
+                        await self._withdraw(answer)
+                except DatabaseError as error:
+                    telemetry.emit("database_lost", error=error.message, next_try_s=_SWEEP)
+                await bell.wait(_SWEEP)
+
+    async def _withdraw(self, answer: UnwantedAnswer) -> None:
+        provider: object = self._models.known(answer.provider, answer.model)
+        if not isinstance(provider, Withdraws):
+            return
+        told = {"model": f"{answer.provider}:{answer.model}", "task": answer.task_id}
+        try:
+            await provider.withdraw(answer.answer_id)
+        except ModelError as error:
+            telemetry.emit("answer_unstopped", error=error.message, **told)
+            return
+        await self._ledger.note_withdrawn(answer)
+        telemetry.emit("answer_withdrawn", **told)

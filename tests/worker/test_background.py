@@ -1,0 +1,162 @@
+"""Answers made in the background are paid for once, whoever dies, and not made for nobody.
+
+https://developers.openai.com/api/docs/guides/background
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from ekiden.providers import openai_compatible
+from ekiden.providers.models_by_place import Models
+from tests.providers.fake_server import FakeServer, Received, Reply, answer, then_silence
+from tests.providers.wires import BACKGROUND, RESPONSE_ID, WIRES, answered, response
+from tests.scripted import ScriptedProvider
+from tests.worker.relay import QUICK, House, working
+from tests.worker.streaming import says, until
+
+TEXT = "The sash is handed over in the zone."
+WHOLE = BACKGROUND.stream(TEXT, "stop")
+HALF = WHOLE[: WHOLE.rindex(b"event: response.output_text.delta")]
+
+
+class Remote:
+    """The Responses API, as far as it is asked for here."""
+
+    def __init__(self, fake: FakeServer) -> None:
+        self.asked: Counter[str] = Counter()
+        self.stands: dict[str, Any] = response("in_progress")
+        fake.answering = self._answer
+
+    def _answer(self, received: Received) -> Reply:
+        what = {
+            ("POST", "/v1/responses"): "made",
+            ("GET", f"/v1/responses/{RESPONSE_ID}"): "looked at",
+            ("POST", f"/v1/responses/{RESPONSE_ID}/cancel"): "cancelled",
+        }[received.method, received.path]
+        self.asked[what] += 1
+        if what == "made":
+            return then_silence(HALF)
+        if what == "cancelled":
+            self.stands = response("cancelled")
+        return answer(json.dumps(self.stands).encode(), content_type="application/json")
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeServer]:
+    async with FakeServer() as running:
+        yield running
+
+
+@pytest.fixture
+def remote(fake: FakeServer) -> Remote:
+    return Remote(fake)
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_compatible, "_FIRST_LOOK", 0.02)
+
+
+async def named(house: House) -> bool:
+    return bool(await house.pool.fetchval("SELECT count(*) FROM ekiden.started_calls"))
+
+
+async def killed_in_mid_stream(house: House, fake: FakeServer) -> str:
+    """Let a worker ask and kill -9 it; return the session."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.worker.wire_child"),
+        *(house.dsn, str(WIRES.index(BACKGROUND)), str(fake.port)),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(30):
+            while not await house.pool.fetchval("SELECT count(*) FROM ekiden.flows"):
+                await asyncio.sleep(0.02)
+        session = await house.begin("one")
+        await until(lambda: named(house))
+    finally:
+        child.kill()
+        await child.wait()
+    return session
+
+
+async def test_after_kill_9_in_mid_stream_the_answer_is_fetched_and_paid_once(
+    house: House, fake: FakeServer, remote: Remote
+):
+    session = await killed_in_mid_stream(house, fake)
+    remote.stands = answered(TEXT)
+    async with working(house.dsn, says(), models=Models(BACKGROUND.provider(fake))):
+        progress = await house.until(session)
+    assert remote.asked == {"made": 1, "looked at": 1}
+    [call] = await house.pool.fetch(
+        "SELECT attempt, outcome, finish_reason, input_tokens, output_tokens FROM ekiden.calls"
+    )
+    assert tuple(call.values()) == (1, "ANSWERED", "stop", 120, 30)
+    assert progress["usage"]["calls"] == 1
+    result = await house.pool.fetchval(
+        "SELECT result::text FROM ekiden.api_tasks WHERE step = 'THINK'"
+    )
+    assert json.loads(result) == TEXT
+
+
+async def test_a_step_whose_answer_takes_long_has_no_slot_burns_no_try_and_asks_nobody_else(
+    house: House, fake: FakeServer, remote: Remote, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(openai_compatible, "_IN_PLACE", 0.0)
+    session = await killed_in_mid_stream(house, fake)
+    fallback = ScriptedProvider([], model="fallback-1")
+    models = Models(
+        BACKGROUND.provider(fake), build=lambda _name: fallback, fallback="scripted:fallback-1"
+    )
+    async with working(house.dsn, says(), models=models, capacity=1):
+        await until(lambda: _looked(remote, QUICK.max_retries + 3))
+        remote.stands = answered(TEXT)
+        await house.until(session)
+    assert remote.asked["made"] == 1
+    assert fallback.log == []
+
+
+async def _looked(remote: Remote, times: int) -> bool:
+    return remote.asked["looked at"] >= times
+
+
+@pytest.mark.parametrize("dead", [False, True], ids=["while it runs", "while nobody runs it"])
+async def test_cancelling_the_session_stops_it_at_the_provider(
+    house: House, fake: FakeServer, remote: Remote, dead: bool
+):
+    models = Models(BACKGROUND.provider(fake))
+    if dead:
+        session = await killed_in_mid_stream(house, fake)
+        await house.sessions.cancel(session, actor="me")
+    async with working(house.dsn, says(), models=models):
+        if not dead:
+            session = await house.begin("one")
+            await until(lambda: named(house))
+            await house.sessions.cancel(session, actor="me")
+        await until(lambda: _withdrawn(house))
+    assert remote.asked["made"] == remote.asked["cancelled"] == 1
+
+
+async def _withdrawn(house: House) -> bool:
+    return bool(await house.pool.fetchval("SELECT withdrawn_at FROM ekiden.started_calls"))
+
+
+async def test_what_was_not_cancelled_goes_on_when_a_worker_stops(
+    house: House, fake: FakeServer, remote: Remote
+):
+    models = Models(BACKGROUND.provider(fake))
+    async with working(house.dsn, says(), models=models, drain=0.0):
+        session = await house.begin("one")
+        await until(lambda: named(house))
+    remote.stands = answered(TEXT)
+    async with working(house.dsn, says(), models=models):
+        await house.until(session)
+    assert remote.asked == {"made": 1, "looked at": 1}
