@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PG15   := /usr/lib/postgresql/15/bin
+BESIDE := -n 2 --dist worksteal -m "not alone"
 ON_15  := $(addprefix tests/worker/test_,relay.py death.py heart.py errors.py partials.py)
 
 .PHONY: help demo up test check chromium bench bench-handoff chaos chaos-short mutants screenshots lock fmt clean
@@ -33,11 +34,12 @@ up: $(READY)  ## database, API and a worker, until Ctrl-C
 # `alone` come after, with the machine to themselves. All parts run, whatever fails.
 test: $(READY) chromium  ## the test suite, on PostgreSQL 18 and, where it is installed, on 15
 	@failed=; run() { echo "== $$1"; shift; $(BIN)/python -m pytest "$$@" || failed="$$failed $$?"; }; \
-	run "PostgreSQL 18" -n 2 --dist worksteal -m "not alone"; \
+	run "PostgreSQL 18" $(BESIDE); \
 	run "PostgreSQL 18, one after the other" -m alone; \
 	if [ -x $(PG15)/postgres ]; then \
 	  export EKIDEN_TEST_PG_BIN=$(PG15) EKIDEN_STATEFUL_EXAMPLES=20; \
-	  run "PostgreSQL 15" -n 2 --dist worksteal tests/store $(ON_15); \
+	  run "PostgreSQL 15" $(BESIDE) tests/store $(ON_15); \
+	  run "PostgreSQL 15, one after the other" -m alone tests/store $(ON_15); \
 	fi; \
 	if [ -n "$$failed" ]; then echo "== Tests failed: see above"; exit 1; fi; echo "== All passed"
 

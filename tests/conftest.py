@@ -36,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if not Path("/proc", left.name.rpartition("-")[2]).exists():
             shutil.rmtree(left, ignore_errors=True)
     folder = _MEMORY / f"ekiden-tests-{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)  # of another process of this number
     folder.mkdir()
     folder.chmod(0o755)  # accounts that tests change to go through it
     config.stash[_RAM] = folder
