@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PG15   := /usr/lib/postgresql/15/bin
+BESIDE := -n 2 --dist worksteal -m "not alone"
 ON_15  := $(addprefix tests/worker/test_,relay.py death.py heart.py errors.py partials.py)
 
 .PHONY: help demo up test check chromium bench bench-handoff chaos chaos-short mutants screenshots lock fmt clean
@@ -29,13 +30,18 @@ demo: $(READY)  ## a viral session from theme to three drafts, on a real model a
 up: $(READY)  ## database, API and a worker, until Ctrl-C
 	@$(BIN)/ekiden up
 
+# In two processes, each with a server of its own: tests wait more than they compute. Those marked
+# `alone` come after, with the machine to themselves. All parts run, whatever fails.
 test: $(READY) chromium  ## the test suite, on PostgreSQL 18 and, where it is installed, on 15
-	$(BIN)/python -m pytest
-	@if [ -x $(PG15)/postgres ]; then \
-	  echo "Again on PostgreSQL 15"; \
-	  EKIDEN_TEST_PG_BIN=$(PG15) EKIDEN_STATEFUL_EXAMPLES=20 \
-	    $(BIN)/python -m pytest tests/store $(ON_15); \
-	fi
+	@failed=; run() { echo "== $$1"; shift; $(BIN)/python -m pytest "$$@" || failed="$$failed $$?"; }; \
+	run "PostgreSQL 18" $(BESIDE); \
+	run "PostgreSQL 18, one after the other" -m alone; \
+	if [ -x $(PG15)/postgres ]; then \
+	  export EKIDEN_TEST_PG_BIN=$(PG15) EKIDEN_STATEFUL_EXAMPLES=20; \
+	  run "PostgreSQL 15" $(BESIDE) tests/store $(ON_15); \
+	  run "PostgreSQL 15, one after the other" -m alone tests/store $(ON_15); \
+	fi; \
+	if [ -n "$$failed" ]; then echo "== Tests failed: see above"; exit 1; fi; echo "== All passed"
 
 # The browser tests drive Debian's chromium. Where it may not be installed, they are skipped and the
 # summary says so.

@@ -1,6 +1,7 @@
 """A real PostgreSQL for every test that asks for one, and none for a run that asks for none.
 
 EKIDEN_TEST_PG_BIN runs the tests on the programs of another PostgreSQL than the wheel's.
+TMPDIR says where their files are; without it they are in memory, where there is enough of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,44 @@ from ekiden.store.embedded import EmbeddedServer
 
 _TEMPLATE = "ekiden_template"
 _numbers = count(1)
+
+_MEMORY = Path("/dev/shm")
+_ENOUGH = 4 * 2**30  # bytes; a run needs about one
+_RAM = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put every temporary file into memory: a database a test is 400 files, made and removed."""
+    if "TMPDIR" in os.environ or not _is_roomy(_MEMORY):
+        return
+    for left in _MEMORY.glob("ekiden-tests-*"):  # by a run that was killed
+        if not Path("/proc", left.name.rpartition("-")[2]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    folder = _MEMORY / f"ekiden-tests-{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)  # of another process of this number
+    folder.mkdir()
+    folder.chmod(0o755)  # accounts that tests change to go through it
+    config.stash[_RAM] = folder
+    os.environ["TMPDIR"] = str(folder)
+    tempfile.tempdir = None  # asks the environment again
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Give the memory back. What failed and is to be looked at: run it with TMPDIR=/tmp."""
+    if folder := config.stash.get(_RAM, None):
+        shutil.rmtree(folder, ignore_errors=True)
+        del os.environ["TMPDIR"]
+        tempfile.tempdir = None
+
+
+def _is_roomy(folder: Path) -> bool:
+    """Whether it and the memory it is in have room, and programs may be kept there."""
+    if not folder.is_dir():
+        return False
+    there = os.statvfs(folder)
+    known = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(known["MemAvailable"].removesuffix("kB")) * 1024
+    return not there.f_flag & os.ST_NOEXEC and min(there.f_bavail * there.f_frsize, free) > _ENOUGH
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 SEED = 1
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(420)
 def test_nothing_is_lost_in_the_short_fault_suite(tmp_path: Path) -> None:
     figures = tmp_path / "chaos.json"
@@ -20,6 +22,7 @@ def test_nothing_is_lost_in_the_short_fault_suite(tmp_path: Path) -> None:
         [sys.executable, "-m", "chaos", "--short", "--seed", str(SEED), "--json", str(figures)],
         check=False,
         cwd=ROOT,
+        env={**os.environ, "TMPDIR": "/var/tmp"},  # on a real disk: fsync is on, and takes its time
         capture_output=True,
         text=True,
         timeout=400,

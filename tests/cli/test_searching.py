@@ -49,11 +49,25 @@ async def test_several_are_asked_as_one_and_a_wrong_address_is_named(database: s
             build_search(Settings(searxng_url="nowhere"), pool, database, stack)
 
 
+def imported_by(*modules: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, {', '.join(modules)}; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
 def test_a_worker_starts_without_the_libraries_of_what_it_may_never_ask():
     slow = {"openai", "anthropic", "httpx2", "genai_prices", "xllamacpp"}
     slow |= {"feedparser", "pypdf", "docx", "lxml"}
-    script = "import sys, ekiden.cli.compose; print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert not slow & set(done.stdout.split())
+    parts = ["cli.working", "cli.late", "cli.searching", "providers.choose"]
+    parts += ["providers.models_by_place", "worker.worker"]
+    assert not slow & imported_by(*(f"ekiden.{part}" for part in parts))
+
+
+@pytest.mark.parametrize("command", ["desk", "deciding", "hooks", "pruning"])
+def test_a_command_that_only_asks_the_database_starts_without_what_a_worker_needs(command: str):
+    of_a_worker = {"ekiden.worker.worker", "ekiden.providers.catalog", "ekiden.search.documents"}
+    assert not (of_a_worker | {"structlog", "jsonschema"}) & imported_by(f"ekiden.cli.{command}")

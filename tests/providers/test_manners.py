@@ -97,8 +97,8 @@ async def test_nobody_asks_before_the_server_said_so():
 
 async def test_a_moment_is_waited_for_in_place():
     manners = Manners("m")
-    await fails(manners, ModelBusy("429", retry_after=0.1))
     begun = time.monotonic()
+    await fails(manners, ModelBusy("429", retry_after=0.1))
     await works(manners)
     assert time.monotonic() - begun >= 0.1
 

@@ -39,11 +39,11 @@ async def test_connections_cut_again_and_again_lose_nothing(
 ) -> None:
     async with working(house.dsn, squares(), capacity=8), control(house.dsn) as connection:
         sessions = await begin(house, 20)
-        cut = 0
-        for _ in range(15):
+        cut = rounds = 0
+        while rounds < 15 or cut < 3:  # on a busy machine what was cut takes a while to be back
             cut += await connection.fetchval(CUT + KINDS[kind])
+            rounds += 1
             await asyncio.sleep(0.04)
-        assert cut >= 3
         await all_completed(house, sessions)
     assert heard.count("attempt_failed") == 0
     assert set(await outcomes(house)) <= {"COMPLETED", "RELEASED"}

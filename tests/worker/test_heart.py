@@ -53,6 +53,7 @@ def leases(dsn: str, seconds: float) -> list[float]:
     return seen
 
 
+@pytest.mark.alone
 async def test_a_step_that_blocks_the_event_loop_does_not_cost_the_lease(house: House) -> None:
     seen: list[float] = []
 
@@ -71,6 +72,7 @@ async def test_a_step_that_blocks_the_event_loop_does_not_cost_the_lease(house: 
     ]
 
 
+@pytest.mark.alone
 async def test_a_peer_sees_a_killed_worker_at_once_though_its_lease_is_long(house: House) -> None:
     async with child(house.dsn) as process, working(house.dsn, slow(), capacity=1) as peer:
         # The child is to run the slow step: the peer is kept out until it does.

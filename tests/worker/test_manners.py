@@ -139,6 +139,7 @@ async def test_kill_9_in_mid_stream_keeps_what_was_said_and_the_session_ends_all
     assert len(remote.requests) == 2
 
 
+@pytest.mark.alone
 async def test_retry_after_is_honoured_and_nobody_else_asks_meanwhile(
     house: House, remote: FakeServer
 ):
@@ -353,6 +354,7 @@ class Searches(Phase):
         return len(set(found))
 
 
+@pytest.mark.alone
 async def test_200_searches_keep_to_a_cap_of_10_and_delay_nobody_else(house: House):
     engine = Slow(0.2)
     polite = PoliteSearch(engine, Manners("slow", at_once=10))

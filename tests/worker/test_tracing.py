@@ -120,8 +120,9 @@ async def test_the_environment_turns_it_on(house: House, monkeypatch: pytest.Mon
         finally:
             use(None)
             await asyncio.to_thread(providers[0].shutdown)
-        assert collector.requests[0].path == "/v1/traces"
-        assert b"phase 1 THINK" in collector.requests[0].body
+        # A batch leaves every 50 ms: which span is in which is nobody's promise.
+        assert {request.path for request in collector.requests} == {"/v1/traces"}
+        assert b"phase 1 THINK" in b"".join(request.body for request in collector.requests)
 
 
 def test_without_the_extra_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch):

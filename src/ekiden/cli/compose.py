@@ -1,4 +1,8 @@
-"""Builds the concrete parts out of the settings: database, provider, search, worker."""
+"""Builds the concrete parts out of the settings: database, provider, search, worker.
+
+What builds a part imports it: most commands need the database alone, and start sooner without the
+rest.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +13,27 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import asyncpg
 import uvloop
 
-from ekiden.cli.late import LateProvider
-from ekiden.cli.searching import build_search
 from ekiden.config import Settings
 from ekiden.errors import ModelError
-from ekiden.flows.registry import CompiledFlow
-from ekiden.providers.catalog import SERVICES, Catalog, ProviderSettings
-from ekiden.providers.choose import choose, describe
-from ekiden.providers.models import Progress
-from ekiden.providers.models_by_place import Models
-from ekiden.providers.protocol import Provider
-from ekiden.search.protocol import SearchEngine
 from ekiden.store.connection import open_pool
-from ekiden.store.documents import Documents
 from ekiden.store.embedded import EmbeddedServer
 from ekiden.store.migrate import migrate
 from ekiden.store.sessions import Sessions
-from ekiden.worker.worker import Worker, WorkerOptions
+
+if TYPE_CHECKING:
+    from ekiden.flows.registry import CompiledFlow
+    from ekiden.providers.catalog import Catalog, ProviderSettings
+    from ekiden.providers.models import Progress
+    from ekiden.providers.models_by_place import Models
+    from ekiden.providers.protocol import Provider
+    from ekiden.search.protocol import SearchEngine
+    from ekiden.store.documents import Documents
+    from ekiden.worker.worker import Worker
 
 T = TypeVar("T")
 
@@ -123,6 +126,11 @@ async def open_parts(
     Raises:
         SettingsError: EKIDEN_MODEL…, EKIDEN_SEARCH or what they need is wrong.
     """
+    from ekiden.cli.searching import build_search
+    from ekiden.providers.catalog import Catalog
+    from ekiden.providers.choose import describe
+    from ekiden.store.documents import Documents
+
     async with AsyncExitStack() as stack:
         catalog = Catalog(provider_settings(settings), progress)
         stack.push_async_callback(catalog.close)
@@ -148,6 +156,9 @@ async def build_provider(settings: Settings, catalog: Catalog) -> Provider:
     Raises:
         SettingsError: EKIDEN_MODEL or what it needs is wrong.
     """
+    from ekiden.cli.late import LateProvider
+    from ekiden.providers.choose import choose
+
     chosen_by = provider_settings(settings)
     try:
         return await choose(chosen_by, catalog)
@@ -163,6 +174,8 @@ def build_models(settings: Settings, default: Provider, catalog: Catalog) -> Mod
     Raises:
         SettingsError: EKIDEN_MODEL_… or EKIDEN_FALLBACK_MODEL… is wrong.
     """
+    from ekiden.providers.models_by_place import Models
+
     models = Models(
         default,
         build=catalog.get,
@@ -177,6 +190,8 @@ def build_models(settings: Settings, default: Provider, catalog: Catalog) -> Mod
 
 def provider_settings(settings: Settings) -> ProviderSettings:
     """Return the part of the settings that decides who answers."""
+    from ekiden.providers.catalog import SERVICES, ProviderSettings
+
     return ProviderSettings(
         home=settings.home,
         model=settings.model or None,
@@ -204,6 +219,8 @@ def build_worker(
     drain: float = 30.0,
 ) -> Worker:
     """Return a worker, not yet running."""
+    from ekiden.worker.worker import Worker, WorkerOptions
+
     return Worker(
         database.dsn,
         flows,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import typer
 
-from ekiden.cli import exits, showing
+from ekiden.cli import exits
 from ekiden.cli.compose import Database, actor, open_store, run_async
 from ekiden.cli.sessions import Format
 from ekiden.cli.words import ago, camel, clean, one_line, readable, table, to_json
@@ -92,6 +92,8 @@ def show(session_id: str, *, machine: bool) -> None:
     if drafts:
         typer.echo("\n" + _markdown(drafts))
     if waiting := progress["waitingFor"]:
+        from ekiden.cli import showing
+
         typer.echo(f"\n{waiting['message']}")
         for what in showing.WAYS_ON.get(waiting["kind"], ("resume {id}",)):
             typer.echo(f"  ekiden {what.format(id=session.id)}")
