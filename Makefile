@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PG15   := /usr/lib/postgresql/15/bin
-BESIDE := -n 2 --dist worksteal -m "not alone"
+BESIDE := -n 2 --dist worksteal -m "not alone and not storm"
 ON_15  := $(addprefix tests/worker/test_,relay.py death.py heart.py errors.py partials.py)
 
 .PHONY: help demo up test check chromium bench bench-handoff chaos chaos-short mutants screenshots lock fmt clean
