@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from secrets import token_hex
 from typing import Any
 
 from ekiden.core.machine import SessionEvent, session_after
@@ -286,11 +285,6 @@ class SessionView:
     def summary(self) -> list[str]:
         """Say where the time went, while nothing runs."""
         return self.material.summary.get(self._t.code, [])
-
-    @property
-    def once(self) -> str:
-        """Return what makes a form that is sent twice one decision."""
-        return token_hex(16)
 
     @property
     def input(self) -> Part:
