@@ -22,7 +22,7 @@ from ekiden.web.changes import ChangeShown, changes
 from ekiden.web.shape import Part, names_in, shape
 from ekiden.web.spans import dollars
 from ekiden.web.texts import Speech
-from ekiden.web.timeline import Timeline, timeline
+from ekiden.web.timeline import Row, Timeline, timeline
 from ekiden.web.track import Track, track
 
 MOST_RUNNING = 8  # running tasks whose text a page shows
@@ -309,6 +309,10 @@ class SessionView:
             ),
             (t("figure.calls"), f"{usage['calls']:,}", ", ".join(usage["models"][:4])),
         ]
+
+    def row_of(self, task_id: int) -> Row | None:
+        """Return where the time of a task went, once it has begun."""
+        return self.timeline.of_task.get(task_id) if self.timeline else None
 
     @property
     def listed(self) -> list[TaskRow]:
