@@ -79,11 +79,11 @@ async def test_the_settings_page_asks_providers_when_it_is_told_to_and_shows_no_
         page = await person.get("/settings")
         assert "a fraction of a cent" in page.text
         assert re.search(r"OPENAI_API_KEY</td><td[^>]*>\(set\)</td><td>environment", page.text)
-        here = await person.send_form(page, "/settings/check")
+        here = await person.send_form(page, "/settings#check")
         assert "<tr><td>openai:tiny</td>" not in here.text
         assert "PostgreSQL 1" in here.text
         assert model.requests == []
-        both = await person.send_form(page, "/settings/check", providers="1")
+        both = await person.send_form(page, "/settings#check", providers="1")
         row = re.search(r"<tr><td>openai:tiny</td>(.*?)</tr>", both.text)
         assert row is not None, both.text
         assert "works" in row[1]

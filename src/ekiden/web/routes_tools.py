@@ -82,7 +82,7 @@ async def settings(visit: Visiting) -> Response:
     return await _show_settings(visit)
 
 
-@router.post("/settings/check")
+@router.post("/settings")
 async def check(visit: Visiting) -> Response:
     """Look at this installation; when it is asked for, make a tiny call to each provider."""
     form = await visit.form()
