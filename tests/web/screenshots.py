@@ -102,6 +102,7 @@ async def shoot(
         "failed": failed,
         "done": f"/sessions/{made['done']}",
         "task": f"{failed}/tasks/{task}",
+        "replay": f"{failed}/replay",
     }
     for language in ("en", "ja"):
         shown = {**pages, "gate": f"/sessions/{made['gate' if language == 'en' else 'gate-ja']}"}

@@ -36,7 +36,7 @@ async def test_pages_are_accessible_and_fit_the_screen(
     paths = (
         "/", "/inbox", "/new/viral", "/drafts", "/monitoring", "/settings", f"/sessions/{gate}",
         f"/sessions/{done}", f"/sessions/{gate}/tasks/{task}", f"/sessions/{gate}/edit?phase=1",
-        f"/sessions/{gate}/rerun", "/sessions/x",
+        f"/sessions/{gate}/rerun", f"/sessions/{gate}/replay", "/sessions/x",
     )  # fmt: skip
     for path in paths:
         await page.goto(f"{address}{path}")

@@ -366,7 +366,7 @@ async def test_no_get_of_a_page_decides_anything(site: Site, person: Person):
         assert answer.status_code in {404, 405}, verb
     task = (await site.sessions.tasks(session))[0].id
     before = await site.pool.fetchval("SELECT max(id) FROM ekiden.events")
-    for path in ("", "/live", "/gate", "/edit?phase=1", "/rerun", f"/tasks/{task}"):
+    for path in ("", "/edit?phase=1", "/rerun", f"/tasks/{task}"):
         assert (await person.get(f"/sessions/{session}{path}")).status_code == 200, path
     assert await site.pool.fetchval("SELECT max(id) FROM ekiden.events") == before
 

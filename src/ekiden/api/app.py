@@ -26,6 +26,7 @@ from ekiden.api.guard import Guard
 from ekiden.api.services import Services
 from ekiden.api.settings import ApiSettings, check_bind
 from ekiden.api.sse import DoorbellLike, Watchers
+from ekiden.api.tools import Tools
 from ekiden.store.sessions import Sessions
 from ekiden.web import mount as pages
 
@@ -34,13 +35,20 @@ _DESCRIPTION = (
 )
 
 
-def create_app(sessions: Sessions, *, doorbell: DoorbellLike, settings: ApiSettings) -> FastAPI:
+def create_app(
+    sessions: Sessions,
+    *,
+    doorbell: DoorbellLike,
+    settings: ApiSettings,
+    tools: Tools | None = None,
+) -> FastAPI:
     """Build the API over a store.
 
     Args:
         sessions: where sessions are kept.
         doorbell: where changes are heard of; entered and left by the caller.
         settings: where it listens and what it takes.
+        tools: what the pages can start; without them they do not offer it.
 
     Raises:
         SettingsError: it would listen to other machines without a key.
@@ -70,7 +78,7 @@ def create_app(sessions: Sessions, *, doorbell: DoorbellLike, settings: ApiSetti
         redirect_slashes=False,  # a redirect would repeat whatever Host it was asked with
     )
     app.state.services = Services(
-        sessions=sessions, watchers=watchers, counting=counting, settings=settings
+        sessions=sessions, watchers=watchers, counting=counting, settings=settings, tools=tools
     )
     for router in (
         routes_sessions.router,

@@ -14,6 +14,7 @@ from ekiden.api.limits import INT64_MAX
 from ekiden.api.problems import Refusal
 from ekiden.api.settings import ApiSettings
 from ekiden.api.sse import Watchers
+from ekiden.api.tools import Tools
 from ekiden.core.records import FlowLine, Revision, Session
 from ekiden.errors import NotFound
 from ekiden.store.sessions import Sessions
@@ -27,6 +28,7 @@ class Services:
     watchers: Watchers
     counting: Counting
     settings: ApiSettings
+    tools: Tools | None = None
 
 
 async def _services(request: Request) -> Services:  # a plain function would run in a thread

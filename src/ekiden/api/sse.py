@@ -151,8 +151,21 @@ class Watchers:
         return self._settings.heartbeat
 
 
-class _Reader:
-    """What one reader of a session has seen."""
+class Looks(Protocol):
+    """Who reads a session again and again, and knows what they have seen."""
+
+    ended: bool  # nothing will come any more
+
+    def look(self) -> AsyncIterator[bytes]:
+        """Yield what is new.
+
+        Raises:
+            DatabaseError: it cannot be read now; the next look goes on where this one stopped.
+        """
+
+
+class Reader:
+    """Looks at a session's events, and at what its running calls say."""
 
     def __init__(self, sessions: Sessions, watchers: Watchers, session_id: str, after: int) -> None:
         self._sessions = sessions
@@ -163,15 +176,11 @@ class _Reader:
         self.ended = False
 
     async def look(self) -> AsyncIterator[bytes]:
-        """Yield what is new.
-
-        Raises:
-            DatabaseError: it cannot be read now; the next look goes on where this one stopped.
-        """
+        """Yield events, then pieces of text."""
         async for block in self._events():
             yield block
         if not self.ended:
-            async for block in self._partials():
+            async for block in self.partials():
                 yield block
 
     async def _events(self) -> AsyncIterator[bytes]:
@@ -187,7 +196,8 @@ class _Reader:
             if len(batch) < _BATCH:
                 return
 
-    async def _partials(self) -> AsyncIterator[bytes]:
+    async def partials(self) -> AsyncIterator[bytes]:
+        """Yield what running calls have said since the last look."""
         while True:
             look = await self._watchers.ask(
                 (self._session_id, frozenset(self._heard.items())),
@@ -225,12 +235,28 @@ async def stream(
     In between comes what running calls say, from its beginning. Ends after the session's last
     event, or when the server stops.
     """
-    reader = _Reader(sessions, watchers, session_id, after)
+    reader = Reader(sessions, watchers, session_id, after)
+    async for block in follow(reader, watchers, session_id):
+        yield block
+
+
+async def follow(
+    reader: Looks, watchers: Watchers, session_id: str, *, pause: float = 0.0
+) -> AsyncIterator[bytes]:
+    """Yield what a reader sees at a session, look after look, until it has ended.
+
+    Args:
+        reader: what is looked at.
+        watchers: where changes are heard of.
+        session_id: the session.
+        pause: seconds from one look to the next at least: a burst of changes is one look.
+    """
     with watchers.watch(session_id) as bell:
         yield format_sse_event(comment=f"events of session {session_id}", retry=2000)
         clock = asyncio.get_running_loop().time
         while not watchers.closed:
             bell.clear()  # before looking: what changes while we look rings again
+            looked_at = clock()
             try:
                 async for block in reader.look():
                     yield block
@@ -247,6 +273,8 @@ async def stream(
                         await bell.wait()
                 except TimeoutError:
                     yield format_sse_event(comment="still here")
+            if pause and (early := looked_at + pause - clock()) > 0:
+                await asyncio.sleep(early)
 
 
 async def stream_of_all(watchers: Watchers, *, pause: float = 1.0) -> AsyncIterator[bytes]:

@@ -30,7 +30,7 @@ _MARKS = {"ok": "✔", "note": "·", "broken": "✖"}
 def report(*, machine: bool, providers: bool = False) -> int:
     """Print what was found; FAILED when something is broken."""
     settings = load_settings()
-    set_ = _settings(settings)
+    set_ = configuration(settings)
     findings = [_python(), _home(settings), _flows()]
     findings += _places(settings)
     findings += _with_database(settings)
@@ -55,14 +55,22 @@ def report(*, machine: bool, providers: bool = False) -> int:
 # -- settings -------------------------------------------------------------------------------------
 
 
-def _settings(settings: Settings) -> list[dict[str, str]]:
+def configuration(settings: Settings) -> list[dict[str, str]]:
+    """Return every setting's ``name``, ``value`` and ``from``; of a secret only whether it is set.
+
+    A value that is not what the surroundings say comes from an option of the command.
+    """
     from dotenv import dotenv_values
+
+    plain = load_settings()
 
     file = dotenv_values(".env") if Path(".env").is_file() else {}
     told = []
     for field in Settings.model_fields:
         name = variable_of(field)
-        if os.environ.get(name):
+        if getattr(settings, field) != getattr(plain, field):
+            origin = "option"
+        elif os.environ.get(name):
             origin = "environment"
         elif file.get(name):
             origin = ".env"

@@ -12,3 +12,5 @@ class Finding:
     what: str
     state: str  # ok, note (works, but know it) or broken
     message: str
+    seconds: float | None = None  # how long a provider took to answer
+    cost_usd: float | None = None  # of that answer; None: it costs nothing, or nobody knows

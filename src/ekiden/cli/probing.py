@@ -107,7 +107,8 @@ async def _asked(name: str, provider: Provider) -> Finding:
     read = provider.read(raw)
     first = f", the first text after {raw.first_token:.2f} s" if raw.first_token else ""
     said = f"answers in {took:.2f} s{first}; {_spent(read.usage)}"
-    return Finding(what=name, state="ok", message=said)
+    cost = None if read.usage.cost_usd is None else float(read.usage.cost_usd)
+    return Finding(what=name, state="ok", message=said, seconds=took, cost_usd=cost)
 
 
 def _spent(usage: Usage) -> str:
@@ -135,4 +136,4 @@ async def _search(settings: Settings, name: str) -> Finding:
         return Finding(what=what, state="broken", message=error.message)
     price = "each search is paid for" if engine.paid else "costs nothing"
     told = f"answers in {took:.2f} s, {len(found)} of 1 found; {price}"
-    return Finding(what=what, state="ok", message=told)
+    return Finding(what=what, state="ok", message=told, seconds=took)

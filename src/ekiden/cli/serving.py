@@ -7,7 +7,7 @@ import contextlib
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from fastapi import FastAPI
 
@@ -17,6 +17,7 @@ from ekiden.cli import exits
 from ekiden.cli.child import tell_ready, tie_to_supervisor
 from ekiden.cli.compose import Database, open_store, run_async
 from ekiden.cli.listening import listen, where
+from ekiden.cli.tools import Commands
 from ekiden.config import Settings, load_settings
 from ekiden.store.doorbell import Doorbell
 from ekiden.store.errands import Errands
@@ -27,7 +28,9 @@ from ekiden.worker.watch import Watch
 _FILES = 16_384
 
 
-def serve(*, host: str | None, port: int | None, descriptor: int | None) -> int:
+def serve(
+    *, host: str | None, port: int | None, descriptor: int | None, flows: Sequence[str]
+) -> int:
     """Serve the API until SIGTERM or Ctrl-C."""
     tie_to_supervisor()
     settings = settings_for(host, port)
@@ -40,7 +43,8 @@ def serve(*, host: str | None, port: int | None, descriptor: int | None) -> int:
         else:  # the supervisor's: it stays open when this process is replaced
             listener = stack.enter_context(socket.socket(fileno=descriptor))
         database = stack.enter_context(Database(settings))
-        run_async(_serve(settings, database, listener, alone=descriptor is None))
+        tools = Commands(settings, flows)
+        run_async(_serve(settings, database, listener, tools, alone=descriptor is None))
     return exits.COMPLETED
 
 
@@ -85,7 +89,12 @@ class _Server(Server):
 
 
 async def _serve(
-    settings: Settings, database: Database, listener: socket.socket, *, alone: bool
+    settings: Settings,
+    database: Database,
+    listener: socket.socket,
+    tools: Commands,
+    *,
+    alone: bool,
 ) -> None:
     async with open_store(database) as (pool, sessions), Doorbell(database.listen_dsn) as doorbell:
         api_settings = ApiSettings.of(settings)
@@ -95,7 +104,7 @@ async def _serve(
             if alone:
                 print(f"The API listens at {where(listener)}", flush=True)  # noqa: T201
 
-        app = create_app(sessions, doorbell=doorbell, settings=api_settings)
+        app = create_app(sessions, doorbell=doorbell, settings=api_settings, tools=tools)
         # Here as well: when no worker is left, somebody must say so.
         telling = (
             ErrandRunner(Errands(pool, database.dsn()), sessions, doorbell).run(),

@@ -59,6 +59,7 @@ def up(*, host: str | None, port: int | None, workers: int, flows: Sequence[str]
     """Run everything until SIGTERM or Ctrl-C."""
     settings = settings_for(host, port)
     check_bind(settings.host, settings.api_key.get_secret_value())
+    loaded = [word for flow in flows for word in ("--flow", flow)]
     with listen(settings.host, settings.port) as listener, Database(settings) as database:
         run_async(migrate(database.dsn()))
         children = [
@@ -67,12 +68,12 @@ def up(*, host: str | None, port: int | None, workers: int, flows: Sequence[str]
                 arguments=[
                     *("serve", "--host", settings.host, "--port", str(settings.port)),
                     *("--fd", str(listener.fileno())),
+                    *loaded,
                 ],
                 fds=(listener.fileno(),),
             )
         ]
         if settings.worker_enabled:
-            loaded = [word for flow in flows for word in ("--flow", flow)]
             children += [
                 Child(name=f"worker {n}", arguments=["worker", *loaded])
                 for n in range(1, workers + 1)

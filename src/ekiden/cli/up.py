@@ -61,12 +61,16 @@ def up(
 def serve(
     host: Host = None,
     port: Port = None,
+    flow: Flows = None,
     fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Start the API alone. It runs no steps: workers do."""
+    """Start the API alone. It runs no steps: workers do.
+
+    It is told of flows of your own (--flow) for one thing: the replay that its pages offer.
+    """
     from ekiden.cli import serving
 
-    exits.leave(serving.serve(host=host, port=port, descriptor=fd))
+    exits.leave(serving.serve(host=host, port=port, descriptor=fd, flows=flow or []))
 
 
 def worker(flow: Flows = None) -> None:

@@ -19,6 +19,7 @@ _TYPES = {
 _FILES = {
     "ekiden.css": ("ekiden.web", "static/ekiden.css"),
     "ekiden.js": ("ekiden.web", "static/ekiden.js"),
+    "timeline.js": ("ekiden.web", "static/timeline.js"),
     "mark.svg": ("ekiden.web", "static/mark.svg"),
     "htmx.js": ("js_lib_htmx", "static/htmx/htmx.min.js"),
 }

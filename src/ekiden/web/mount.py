@@ -13,11 +13,20 @@ from ekiden.web import (
     routes_new,
     routes_reviews,
     routes_sessions,
+    routes_tools,
 )
 from ekiden.web.door import Door
 from ekiden.web.seal import Seal
 
-_MODULES = (routes_sessions, routes_reviews, routes_new, routes_drafts, routes_house, routes_login)
+_MODULES = (
+    routes_sessions,
+    routes_reviews,
+    routes_new,
+    routes_drafts,
+    routes_house,
+    routes_tools,
+    routes_login,
+)
 
 
 def mount(app: FastAPI, settings: ApiSettings) -> Door:

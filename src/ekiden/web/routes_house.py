@@ -1,4 +1,4 @@
-"""The house: how it does (monitoring), and what it is made of (settings)."""
+"""How the house does: monitoring."""
 
 from __future__ import annotations
 
@@ -53,17 +53,3 @@ async def monitoring(visit: Visiting, window: str = "") -> Response:
     if visit.wants_part:
         return visit.answer(render("_monitoring.html", visit.t, **values))
     return await visit.show("monitoring.html", **values)
-
-
-@router.get("/settings")
-async def settings(visit: Visiting) -> Response:
-    """Show the flows, the workers, what a new session is given, and the version."""
-    return await visit.show(
-        "settings.html",
-        now=await visit.pages.now(),
-        flows=await visit.here.sessions.flows(),
-        workers=await visit.here.sessions.workers(),
-        options=visit.here.settings.options,
-        address=visit.here.sessions.address,
-        listening=visit.here.watchers.listening,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from secrets import token_hex
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -11,13 +12,14 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
 from ekiden.api.limits import INT64_MAX
-from ekiden.api.sse import stream, stream_of_all
+from ekiden.api.sse import follow, stream_of_all
 from ekiden.core.attempt_diff import compare
 from ekiden.core.model import SessionState
 from ekiden.errors import Conflict, InputInvalid, NotFound, StaleRevision
 from ekiden.store.pages import MOST_WAITING, SessionRow
+from ekiden.web.live import PAUSE, PageReader
 from ekiden.web.rendering import HEADERS, render
-from ekiden.web.session_view import Material, SessionView, read
+from ekiden.web.session_view import SessionView, read
 from ekiden.web.spans import dollars
 from ekiden.web.visit import PageRoute, Visit, Visiting
 from ekiden.web.words import told_in
@@ -174,41 +176,8 @@ async def show_session(
         now=view.now,
         told=told,
         typed=typed or {},
+        once=token_hex(16),
         others=visit.here.watchers.watching(view.id),
-    )
-
-
-async def _material(visit: Visit, session_id: str) -> Material:
-    """Read a session once for all who look at it now."""
-    return await visit.here.watchers.ask(
-        ("page", session_id), lambda: read(visit.here.sessions, session_id)
-    )
-
-
-@router.get("/sessions/{session_id}/live")
-async def live(visit: Visiting, session_id: str) -> Response:
-    """Return the parts of a session's page that change by themselves, without any form."""
-
-    async def made() -> str:
-        view = SessionView(await _material(visit, session_id), visit.t)
-        return render("_live.html", visit.t, view=view, now=view.now, parts=True)
-
-    # Once for all who read this language: nothing in it is anybody's own.
-    html = await visit.here.watchers.ask(("live", session_id, visit.t.code), made)
-    return visit.answer(html)
-
-
-@router.get("/sessions/{session_id}/gate")
-async def gate(visit: Visiting, session_id: str) -> Response:
-    """Return the part of a session's page where a person acts."""
-    view = SessionView(await _material(visit, session_id), visit.t)
-    frame = {
-        "token": visit.token,
-        "name": visit.name,
-        "others": max(0, visit.here.watchers.watching(view.id) - 1),  # who asks watches as well
-    }
-    return visit.answer(
-        render("_act.html", visit.t, view=view, now=view.now, told="", typed={}, **frame)
     )
 
 
@@ -219,14 +188,15 @@ async def events(
     after: Annotated[int, Query(ge=0, le=INT64_MAX)] = 0,
     last_event_id: Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=INT64_MAX)] = None,
 ) -> Response:
-    """Follow a session, as ``/api/{flow}/cot-session/{id}/events`` does, with the page's login."""
+    """Keep a session's page up to date from the event on that it is as new as."""
     here = visit.here
     found = await here.sessions.get(session_id)
     start = after if last_event_id is None else last_event_id
-    if found.status in _ENDED and not await here.sessions.events(found.id, after=start, limit=1):
+    if found.status in _ENDED and await visit.pages.last_event(found.id) <= start:
         return Response(status_code=204)
     here.watchers.check_room()
-    body: AsyncIterator[bytes] = stream(here.sessions, here.watchers, found.id, start)
+    reader = PageReader(visit, found.id, start)
+    body: AsyncIterator[bytes] = follow(reader, here.watchers, found.id, pause=PAUSE)
     return StreamingResponse(body, media_type="text/event-stream", headers=_STREAM)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from secrets import token_hex
 from typing import Any
 
 from ekiden.core.machine import SessionEvent, session_after
@@ -23,7 +22,7 @@ from ekiden.web.changes import ChangeShown, changes
 from ekiden.web.shape import Part, names_in, shape
 from ekiden.web.spans import dollars
 from ekiden.web.texts import Speech
-from ekiden.web.timeline import Timeline, timeline
+from ekiden.web.timeline import Row, Timeline, timeline
 from ekiden.web.track import Track, track
 
 MOST_RUNNING = 8  # running tasks whose text a page shows
@@ -288,11 +287,6 @@ class SessionView:
         return self.material.summary.get(self._t.code, [])
 
     @property
-    def once(self) -> str:
-        """Return what makes a form that is sent twice one decision."""
-        return token_hex(16)
-
-    @property
     def input(self) -> Part:
         """Return what the session was given."""
         return shape(self.session.input, self._t)
@@ -315,6 +309,10 @@ class SessionView:
             ),
             (t("figure.calls"), f"{usage['calls']:,}", ", ".join(usage["models"][:4])),
         ]
+
+    def row_of(self, task_id: int) -> Row | None:
+        """Return where the time of a task went, once it has begun."""
+        return self.timeline.of_task.get(task_id) if self.timeline else None
 
     @property
     def listed(self) -> list[TaskRow]:

@@ -59,7 +59,8 @@ class Wait:
 class Timeline:
     """The drawing, and the sums beside it, in seconds."""
 
-    rows: list[Row]
+    rows: list[Row]  # those that are drawn
+    of_task: dict[int, Row]  # all, by the task's id
     left_out: int
     waits: list[Wait]
     total: float
@@ -142,6 +143,7 @@ def timeline(
     ]
     return Timeline(
         rows=rows[:MOST_ROWS],
+        of_task={row.task.id: row for row in rows},
         left_out=max(0, len(rows) - MOST_ROWS),
         waits=[
             Wait(

@@ -21,8 +21,8 @@
       time.title = exact.format(moment);
     }
   };
-  const sync = (xhr) => {
-    const said = Date.parse(xhr.getResponseHeader("date") ?? "");
+  const sync = (moment) => {
+    const said = Date.parse(moment ?? "");
     if (said && Math.abs(Date.now() - said) > 60000) ahead = Date.now() - said;
   };
   tell(document);
@@ -87,19 +87,11 @@
   // -- that something changed -------------------------------------------------------------------
   // Not by htmx's extension: the one that comes with its files is made for htmx 1.
   const connection = document.getElementById("connection");
-  const decided = /^(gate_|session_|output_|phase_|items_|budget_|task_failed|step_started)/;
-  let waiting = false;
-  let decisive = false;
-  const changed = (type) => {
-    decisive ||= decided.test(type);
-    if (waiting) return;
-    waiting = true;
-    setTimeout(() => {
-      waiting = false;
-      htmx.trigger(body, "ekiden:changed");
-      if (decisive) htmx.trigger(body, "ekiden:decided");
-      decisive = false;
-    }, 30); // events of one commit come together
+  const changed = () => htmx.trigger(body, "ekiden:changed");
+  let parts = ""; // of a session's page, until all that changed together is here
+  const show = () => {
+    if (parts) htmx.swap("#live", parts, { swapStyle: "none", settleDelay: 20 });
+    parts = "";
   };
   const follow = (url) => {
     const base = new URL(url, location.href);
@@ -108,12 +100,6 @@
     let source;
     let lost;
     let again;
-    const types = ["changed", "session_created", "session_paused", "session_resumed",
-      "session_cancelled", "session_completed", "step_started", "task_completed", "task_retried",
-      "task_failed", "task_rescued", "task_released", "result_delivered", "gate_opened",
-      "gate_approved", "gate_seconded", "gate_rejected", "gate_reminded", "output_edited",
-      "phase_rerun", "item_dropped", "items_failed", "items_accepted", "items_retried",
-      "budget_reached", "budget_set"];
     const listen = () => {
       clearTimeout(again);
       source?.close();
@@ -122,7 +108,7 @@
       source.onopen = () => {
         clearTimeout(lost);
         connection.hidden = true;
-        if (tries) changed("session_"); // whatever happened meanwhile
+        if (tries) changed(); // whatever happened meanwhile
         tries = 0;
       };
       source.onerror = () => {
@@ -136,11 +122,14 @@
         if (source.readyState === EventSource.CLOSED)
           again = setTimeout(listen, Math.min(1000 * 2 ** Math.min(tries, 4), 15000) * (0.7 + Math.random() * 0.3));
       };
-      for (const type of types)
-        source.addEventListener(type, (event) => {
-          if (event.lastEventId) last = event.lastEventId;
-          changed(type);
-        });
+      parts = "";
+      source.addEventListener("changed", changed);
+      source.addEventListener("part", (event) => { parts += JSON.parse(event.data); });
+      source.addEventListener("shown", (event) => {
+        last = event.lastEventId;
+        sync(event.data);
+        show();
+      });
       source.addEventListener("partial", (event) => hear(JSON.parse(event.data)));
     };
     listen();
@@ -171,9 +160,20 @@
     for (const details of html.querySelectorAll("details[id]"))
       if (known.has(details.id)) details.open = open.has(details.id);
   };
+  // Whether somebody is deciding, so that the forms must stay as they are.
+  const isBusy = (act, fresh) => {
+    const revision = (root) => root.querySelector("[name=revision]")?.value ?? "";
+    const seen = revision(act);
+    if (dirty(act)) {
+      if (!seen || revision(fresh) !== seen) act.querySelector(".moved-on")?.removeAttribute("hidden");
+      return true;
+    }
+    // The same gate: the focus stays.
+    return act.contains(document.activeElement) && seen && seen === revision(fresh);
+  };
   body.addEventListener("htmx:beforeSwap", (event) => {
     const { target, xhr } = event.detail;
-    sync(xhr);
+    sync(xhr.getResponseHeader("date"));
     if (xhr.status >= 500 || (xhr.status >= 400 && target.matches("[data-live]"))) {
       event.detail.shouldSwap = false; // what is shown was right; the next change asks again
       return;
@@ -187,22 +187,13 @@
       event.detail.shouldSwap = false; // somebody is choosing
       return;
     }
-    if (target.id === "act") {
-      const now = document.getElementById("top");
-      const seen = target.querySelector("[name=revision]")?.value ?? "";
-      if (dirty(target)) {
-        const fresh = new DOMParser().parseFromString(event.detail.serverResponse, "text/html");
-        const other = fresh.querySelector("[name=revision]")?.value ?? "";
-        if (other !== seen || now?.dataset.status !== "AWAITING_REVIEW")
-          target.querySelector(".moved-on")?.removeAttribute("hidden");
-        event.detail.shouldSwap = false;
-      } else if (target.contains(document.activeElement) && seen && seen === event.detail.serverResponse.match(/name="revision" value="(\d*)"/)?.[1]) {
-        event.detail.shouldSwap = false; // the same gate: the focus stays
-      }
-    }
   });
   body.addEventListener("htmx:oobBeforeSwap", (event) => {
     const { target, fragment } = event.detail;
+    if (target.id === "act" && isBusy(target, fragment)) {
+      event.detail.shouldSwap = false;
+      return;
+    }
     const fresh = fragment.firstElementChild ?? fragment;
     const html = fresh.outerHTML ?? "";
     if (last.get(target.id) === html) event.detail.shouldSwap = false;
