@@ -43,16 +43,19 @@ _ENDED = {SessionState.COMPLETED, SessionState.CANCELLED}
 
 @router.get("", summary="The sessions of a flow", responses=refusals(404))
 async def sessions(
+    *,
     flow: KnownFlow,
     here: Here,
     status: SessionState | None = None,
     cursor: Annotated[UUID | None, Query(description="nextCursor of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    archived: Annotated[bool, Query(description="those that are archived, and no others")] = False,
 ) -> SessionList:
-    """Return sessions, newest first."""
+    """Return sessions, newest first; without those that are archived."""
     found = await here.sessions.find(
-        flow=flow.name, status=status, after=str(cursor) if cursor else None, limit=limit + 1
-    )
+        flow=flow.name, status=status, after=str(cursor) if cursor else None, archived=archived,
+        limit=limit + 1,
+    )  # fmt: skip
     page = found[:limit]
     return SessionList(
         sessions=[SessionLineShown.model_validate(s) for s in page],

@@ -132,6 +132,9 @@ class Progress(Shown):
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None
+    archived_at: datetime | None = Field(
+        None, description="since when lists and counts leave it out"
+    )
 
 
 class Started(Progress):
@@ -190,6 +193,9 @@ class SessionShown(Shown):
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None
+    archived_at: datetime | None = Field(
+        None, description="since when lists and counts leave it out"
+    )
     revisions: list[RevisionShown]
 
     @classmethod
@@ -222,6 +228,7 @@ class SessionShown(Shown):
             created_at=session.created_at,
             updated_at=session.updated_at,
             completed_at=session.completed_at,
+            archived_at=session.archived_at,
             revisions=[RevisionShown.model_validate(r) for r in revisions],
         )
 
@@ -238,6 +245,9 @@ class SessionLineShown(Shown):
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None
+    archived_at: datetime | None = Field(
+        None, description="since when lists and counts leave it out"
+    )
 
 
 class SessionList(Shown):
@@ -245,6 +255,20 @@ class SessionList(Shown):
 
     sessions: list[SessionLineShown]
     next_cursor: str | None = Field(description="ask for what follows with ?cursor=")
+
+
+class ArchivedShown(Shown):
+    """What became of one session that was to be archived, or brought back."""
+
+    session_id: str
+    archived: bool = Field(description="whether it is archived now")
+    refused: str | None = Field(description="why it is not as it was asked for")
+
+
+class ArchivedList(Shown):
+    """What became of each, in the order they were given in."""
+
+    sessions: list[ArchivedShown]
 
 
 class TaskShown(Shown):

@@ -18,6 +18,7 @@ from ekiden.cli.child import tell_ready, tie_to_supervisor
 from ekiden.cli.compose import Database, open_store, run_async
 from ekiden.cli.listening import listen, where
 from ekiden.config import Settings, load_settings
+from ekiden.providers.catalog import KNOWN
 from ekiden.store.doorbell import Doorbell
 from ekiden.telemetry import set_up_logging
 
@@ -85,7 +86,7 @@ async def _serve(
     settings: Settings, database: Database, listener: socket.socket, *, alone: bool
 ) -> None:
     async with open_store(database) as (_, sessions), Doorbell(database.listen_dsn) as doorbell:
-        api_settings = ApiSettings.of(settings)
+        api_settings = ApiSettings.of(settings, providers=KNOWN)
 
         def listens() -> None:
             tell_ready()

@@ -52,6 +52,7 @@ class SessionRow:
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None
+    archived_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,9 +204,13 @@ class FlowHistory:
     """What the newest completed sessions of a flow took."""
 
     sessions: int
-    least: Decimal | None  # USD, of those whose prices are known
+    priced: int  # of them, those whose every price is known
+    least: Decimal | None  # USD, of those; the most, and the one in the middle
+    cost: Decimal | None
     most: Decimal | None
-    seconds: float | None  # the median, without what people took
+    quickest: float | None  # seconds, without what people took
+    seconds: float | None  # the median
+    slowest: float | None
 
 
 _JSON = {"flow_phases", "output", "error", "body", "sources"}
@@ -245,14 +250,29 @@ class Pages:
         statuses: Sequence[str] = (),
         words: str = "",
         after: str | None = None,
+        archived: bool = False,
         limit: int = 50,
     ) -> list[SessionRow]:
-        """Return sessions, newest first, whose title contains ``words`` in any case."""
-        rows = await self._rows(
-            "page_sessions", flow, list(statuses) or None, words or None,
-            parse_session_id(after) if after else None, limit,
+        """Return sessions, newest first.
+
+        Args:
+            flow: only this one's.
+            statuses: only these; empty for all.
+            words: in the title, next to each other as here, in any case.
+            after: start after this id.
+            archived: those that are put away, and no others.
+            limit: at most so many.
+        """
+        asked = (
+            flow, list(statuses) or None, words or None, parse_session_id(after) if after else None,
+            limit, archived, words.lower() != words.upper(),
         )  # fmt: skip
-        return [SessionRow(**row) for row in rows]
+        with translated(self._dsn):
+            async with self._pool.acquire() as connection, connection.transaction():
+                # One plan for every question would read whole rows from the newest to the oldest.
+                await connection.execute(sql("plan_anew"))
+                rows = await connection.fetch(sql("page_sessions"), *asked)
+        return [SessionRow(**_fields(row)) for row in rows]
 
     async def waiting(self) -> list[SessionRow]:
         """Return what waits for a person, longest first."""
@@ -343,6 +363,10 @@ class Pages:
         """Return what the newest completed sessions of a flow took."""
         (row,) = await self._rows("page_flow_history", flow, newest)
         return FlowHistory(**row)
+
+    async def models(self, newest: int = 300) -> list[str]:
+        """Return ``provider:model`` of those that answer now, or did lately."""
+        return [row["name"] for row in await self._rows("page_models", newest)]
 
     async def draft_counts(self) -> dict[str, int]:
         """Return how many drafts there are of each status."""

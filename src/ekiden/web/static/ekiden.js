@@ -109,7 +109,7 @@
     let lost;
     let again;
     const types = ["changed", "session_created", "session_paused", "session_resumed",
-      "session_cancelled", "session_completed", "step_started", "task_completed", "task_retried",
+      "session_cancelled", "session_completed", "session_archived", "session_unarchived", "step_started", "task_completed", "task_retried",
       "task_failed", "task_rescued", "task_released", "result_delivered", "gate_opened",
       "gate_approved", "gate_seconded", "gate_rejected", "gate_reminded", "output_edited",
       "phase_rerun", "item_dropped", "items_failed", "items_accepted", "items_retried",
