@@ -29,7 +29,7 @@ async def ended(relay: Relay, status: str) -> str:
 async def shown(relay: Relay, *, archived: bool = False) -> set[str]:
     """The sessions of the API's list, which are those of the page's."""
     lines = {line.id for line in await relay.sessions.find(archived=archived)}
-    assert lines == {row.id for row in await relay.sessions.pages.sessions(archived=archived)}
+    assert lines == {row.id for row in await relay.sessions.lists.sessions(archived=archived)}
     return lines
 
 
@@ -55,13 +55,13 @@ async def test_a_finished_session_leaves_the_lists_and_comes_back(relay: Relay, 
 
 async def test_counts_and_the_inbox_leave_an_archived_failure_out(relay: Relay):
     session = await ended(relay, "FAILED")
-    pages, metrics = relay.sessions.pages, relay.sessions.metrics
-    assert await pages.waiting_count() == 1
-    assert [row.id for row in await pages.waiting()] == [session]
+    lists, metrics = relay.sessions.lists, relay.sessions.metrics
+    assert await lists.waiting_count() == 1
+    assert [row.id for row in await lists.waiting()] == [session]
     assert (await metrics.present()).sessions == {"FAILED": 1}
     await relay.sessions.archive.put_one(session, actor="me")
-    assert await pages.waiting_count() == 0
-    assert await pages.waiting() == []
+    assert await lists.waiting_count() == 0
+    assert await lists.waiting() == []
     assert (await metrics.present()).sessions == {}
 
 

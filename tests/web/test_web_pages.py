@@ -318,12 +318,12 @@ async def test_drafts_move_on_and_two_people_do_not_move_one_twice(site: Site, p
     session = await site.begin(auto_phases=True)
     await site.until(session, "COMPLETED")
     page = await person.get("/drafts")
-    (draft, *_) = await site.sessions.pages.drafts()
+    (draft, *_) = await site.sessions.board.find()
     await person.send_form(page, f"/drafts/{draft.id}", to="APPROVED", name="Mika")
     late = await person.send_form(page, f"/drafts/{draft.id}", to="ARCHIVED")
     assert late.status_code == 409
     assert "Somebody moved this draft before you." in late.text
-    (found,) = [d for d in await site.sessions.pages.drafts() if d.id == draft.id]
+    (found,) = [d for d in await site.sessions.board.find() if d.id == draft.id]
     assert (found.status, found.changed_by) == ("APPROVED", "Mika")
     assert "Your kettle" in (await person.get("/drafts?status=DRAFT")).text or draft.number
 
@@ -331,7 +331,7 @@ async def test_drafts_move_on_and_two_people_do_not_move_one_twice(site: Site, p
 async def test_a_draft_is_edited_and_nobodys_edit_is_lost(site: Site, person: Person):
     await site.work()
     await site.until(await site.begin(auto_phases=True), "COMPLETED")
-    (draft, *_) = await site.sessions.pages.drafts()
+    (draft, *_) = await site.sessions.board.find()
     url = f"/drafts/{draft.id}/edit"
     mine, theirs = await person.get(url), await person.get(url)
     await person.send_form(theirs, url, title="Theirs", text="駅伝", name="Ken")
@@ -342,7 +342,7 @@ async def test_a_draft_is_edited_and_nobodys_edit_is_lost(site: Site, person: Pe
     empty = await person.send_form(late, url, title="Mine", text=" ")
     assert empty.status_code == 422
     await person.send_form(late, url, title="Mine", text="A text of my own.", name="Mika")
-    found = await site.sessions.pages.draft(draft.id)
+    found = await site.sessions.board.get(draft.id)
     assert (found.title, found.body["text"], found.changed_by) == (
         "Mine",
         "A text of my own.",

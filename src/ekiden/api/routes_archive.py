@@ -11,7 +11,8 @@ from ekiden.api.limits import fit, json_of
 from ekiden.api.openapi import body, refusals
 from ekiden.api.routes_sessions import progress_of
 from ekiden.api.services import Here, KnownFlow, KnownSession, Services
-from ekiden.api.shown import ArchivedList, ArchivedShown, Progress
+from ekiden.api.shown_progress import Progress
+from ekiden.api.shown_sessions import ArchivedList, ArchivedShown
 
 router = APIRouter(prefix="/api/{flow}/cot-session", tags=["sessions"])
 

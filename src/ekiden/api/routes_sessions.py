@@ -23,7 +23,7 @@ from ekiden.api.services import (
     no_session,
     revision_of,
 )
-from ekiden.api.shown import Progress, Started
+from ekiden.api.shown_progress import Progress, Started
 from ekiden.core.records import FlowLine
 from ekiden.errors import Conflict
 from ekiden.schemas import check, title_of

@@ -19,17 +19,14 @@ from ekiden.api.services import (
     etag,
     standing,
 )
-from ekiden.api.shown import (
+from ekiden.api.shown_engine import DraftList, DraftShown
+from ekiden.api.shown_sessions import SessionLineShown, SessionList, SessionShown
+from ekiden.api.shown_tasks import (
     AttemptList,
     AttemptShown,
     CallShown,
-    DraftList,
-    DraftShown,
     PartialText,
     RanOn,
-    SessionLineShown,
-    SessionList,
-    SessionShown,
     TaskList,
     TaskShown,
 )

@@ -19,7 +19,7 @@ from fastapi.sse import format_sse_event
 
 from ekiden.api.problems import Refusal
 from ekiden.api.settings import ApiSettings
-from ekiden.api.shown import EventShown, PartialShown
+from ekiden.api.shown_progress import EventShown, PartialShown
 from ekiden.errors import DatabaseError
 from ekiden.store.partials import CallKey
 from ekiden.store.sessions import Sessions

@@ -15,7 +15,9 @@ from ekiden.errors import Conflict, NotFound, UnknownFlow
 from ekiden.store.archive import Archive
 from ekiden.store.connection import address_of, parse_session_id, translated
 from ekiden.store.decisions import instead
+from ekiden.store.drafts import Board
 from ekiden.store.inside import Inside
+from ekiden.store.lists import Lists
 from ekiden.store.logins import Logins
 from ekiden.store.metrics import Metrics
 from ekiden.store.pages import Pages
@@ -38,6 +40,8 @@ class Sessions:
         self.partials = Partials(pool, dsn)
         self.reviews = Reviews(pool, dsn)
         self.pages = Pages(pool, dsn)
+        self.lists = Lists(pool, dsn)
+        self.board = Board(pool, dsn)
         self.metrics = Metrics(pool, dsn)
         self.inside = Inside(pool, dsn)
         self.recordings = Recordings(pool, dsn)

@@ -14,7 +14,7 @@ from ekiden.api.problems import Refusal
 from ekiden.core.records import FlowLine
 from ekiden.errors import InputInvalid, NotFound
 from ekiden.schemas import check, title_of
-from ekiden.store.pages import FlowHistory
+from ekiden.store.lists import FlowHistory
 from ekiden.web.forms import elsewhere, example_of, fields_of, read_form
 from ekiden.web.options import MODEL, places, read_options
 from ekiden.web.spans import dollars, lasting
@@ -79,20 +79,27 @@ async def _show(
         has_example=example_of(flow.input_schema) is not None,
         given=typed,
         wrong=wrong,
-        estimate=estimate_of(await visit.pages.flow_history(flow.name), visit.t),
+        estimate=estimate_of(await visit.here.sessions.lists.flow_history(flow.name), visit.t),
         once=typed.get("once") or token_hex(16),
         auto_phases=default.auto_phases if given is None else bool(given.get("auto_phases")),
         auto_steps=default.auto_steps if given is None else bool(given.get("auto_steps")),
-        models=await visit.pages.models(),
+        models=await visit.here.sessions.lists.models(),
         providers=visit.here.settings.providers,
-        places=[(place, _place_name(place, flow, visit.t)) for place in places(flow.phases)],
+        places=_places(flow, visit.t),
         by_place=any(typed.get(f"{MODEL}{place}") for place in places(flow.phases)),
     )
 
 
-def _place_name(place: str, flow: FlowLine, t: Speech) -> str:
-    number, _, step = place.partition(".")
-    return t(f"step.{step}") if step else f"{number}. {t.titled(flow.phases[int(number) - 1])}"
+def _places(flow: FlowLine, t: Speech) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Return each phase with its steps: the place of a model, and what people call it."""
+    return [
+        (
+            str(number),
+            f"{number}. {t.titled(phase)}",
+            [(f"{number}.{kind}", t(f"step.{kind}")) for kind in phase["steps"]],
+        )
+        for number, phase in enumerate(flow.phases, start=1)
+    ]
 
 
 def estimate_of(history: FlowHistory, t: Speech) -> str:

@@ -15,7 +15,7 @@ from ekiden.api.sse import stream, stream_of_all
 from ekiden.core.difference import compare
 from ekiden.core.model import SessionState
 from ekiden.errors import Conflict, InputInvalid, NotFound, StaleRevision
-from ekiden.store.pages import MOST_WAITING, SessionRow
+from ekiden.store.lists import MOST_WAITING, SessionRow
 from ekiden.web.rendering import HEADERS, render
 from ekiden.web.session_view import Material, SessionView, read
 from ekiden.web.spans import dollars
@@ -53,7 +53,7 @@ async def sessions(
     """Show the sessions that are not archived, or those that are; newest first."""
     words = " ".join(q.split()).replace("\0", "")
     known = status if status in set(SessionState) else ""
-    found = await visit.pages.sessions(
+    found = await visit.here.sessions.lists.sessions(
         flow=flow.replace("\0", "") or None,
         statuses=[known] if known else [],
         words=words,
@@ -124,7 +124,7 @@ async def _each(visit: Visit, verb: str, selected: list[str]) -> tuple[int, int]
 @router.get("/inbox")
 async def inbox(visit: Visiting) -> Response:
     """Show what waits for a person, longest first."""
-    rows = [_row(visit, s) for s in await visit.pages.waiting()]
+    rows = [_row(visit, s) for s in await visit.here.sessions.lists.waiting()]
     if visit.wants_part:
         return visit.answer(render("_inbox.html", visit.t, rows=rows, most=MOST_WAITING))
     return await visit.show("inbox.html", rows=rows, most=MOST_WAITING)
