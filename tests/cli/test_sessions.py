@@ -116,3 +116,19 @@ async def test_sources_are_added_listed_and_removed(program: Program, tmp_path: 
     assert (await program.run("sources", "remove", str(notes))).code == 0
     assert (await program.run("sources", "remove", str(notes))).code == 1
     assert (await program.run("sources", "add", str(tmp_path / "gone"))).code == 1
+
+
+async def test_archive_puts_away_and_unarchive_brings_back(program: Program, at_gate: str) -> None:
+    refused = await program.run("sessions", "archive", at_gate, "nothing")
+    assert refused.code == 1
+    assert f"Session {at_gate} is AWAITING_REVIEW: only a finished one" in refused.out
+    assert "There is no session nothing." in refused.out
+    await told(program, "cancel", at_gate)
+    assert await told(program, "archive", at_gate) == [
+        {"sessionId": at_gate, "archived": True, "refused": None}
+    ]
+    assert await told(program, "list") == []
+    assert [s["id"] for s in await told(program, "list", "--archived")] == [at_gate]
+    back = await program.run("sessions", "unarchive", at_gate)
+    assert back.out == f"Session {at_gate} is in the lists.\n"
+    assert await told(program, "list", "--archived") == []

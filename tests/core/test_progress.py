@@ -51,6 +51,7 @@ SESSION = Session(
     stop=None,
     waiting_since=None,
     waited=timedelta(0),
+    archived_at=None,
 )
 USAGE = SessionUsage(
     calls=0, input_tokens=None, output_tokens=None, cost_usd=None, unpriced=0, models=None

@@ -52,13 +52,13 @@ async def plan_of(connection: asyncpg.Connection, query: str, arguments: str) ->
         explained = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE asked({arguments})")
     finally:
         await connection.execute("DEALLOCATE asked")
-    return list(_nodes(json.loads(explained)[0]["Plan"]))
+    return list(nodes_of(json.loads(explained)[0]["Plan"]))
 
 
-def _nodes(plan: Plan) -> Iterator[Plan]:
+def nodes_of(plan: Plan) -> Iterator[Plan]:
     yield plan
     for child in plan.get("Plans", []):
-        yield from _nodes(child)
+        yield from nodes_of(child)
 
 
 def scanned_whole(nodes: list[Plan]) -> set[str]:

@@ -20,7 +20,7 @@ from ekiden.core.model import (
     Verb,
     WorkerState,
 )
-from ekiden.store.pages import DraftState
+from ekiden.store.drafts import DraftState
 from ekiden.store.queries import load_queries, sql
 from tests.store.helpers import Relay, second
 

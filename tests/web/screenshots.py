@@ -68,6 +68,9 @@ async def seed(site: Site) -> dict[str, str]:
     sketch = made["learning to sketch at lunch"]
     await site.pass_gates(sketch, to=2)
     await site.sessions.approve(sketch, actor="Mika", comment="Good angle. Keep the second one.")
+    old = await site.begin({**INPUT, "theme": "last year's summer postcards"})
+    await site.sessions.cancel(old, actor="Mika")
+    await site.sessions.archive.put_one(old, actor="Mika")
     await asyncio.sleep(4)  # what ended three seconds ago is counted
     await site.sessions.metrics.roll_up()
     return {
@@ -89,6 +92,7 @@ async def shoot(
     pages = {
         "sessions": "/",
         "inbox": "/inbox",
+        "archived": "/?archived=1",
         "new": "/new/viral",
         "drafts": "/drafts",
         "monitoring": "/monitoring",

@@ -34,7 +34,8 @@ async def test_pages_are_accessible_and_fit_the_screen(
         browser, color_scheme=scheme, viewport={"width": width, "height": 800}, bypass_csp=True
     )
     paths = (
-        "/", "/inbox", "/new/viral", "/drafts", "/monitoring", "/settings", f"/sessions/{gate}",
+        "/", "/?archived=1", "/inbox", "/new/viral", "/drafts", "/monitoring", "/settings",
+        f"/sessions/{gate}",
         f"/sessions/{done}", f"/sessions/{gate}/tasks/{task}", f"/sessions/{gate}/edit?phase=1",
         f"/sessions/{gate}/rerun", f"/sessions/{gate}/replay", "/sessions/x",
     )  # fmt: skip

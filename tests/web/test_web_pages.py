@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
+from decimal import Decimal
 
 import httpx2
 import pytest
@@ -96,6 +98,36 @@ async def test_many_sessions_are_ended_at_once_and_what_cannot_be_is_counted(
     assert states == ["CANCELLED", "CANCELLED", "AWAITING_REVIEW"]
 
 
+async def test_finished_sessions_are_put_away_and_brought_back_one_and_many(
+    site: Site, person: Person
+):
+    await site.work()
+    made = [await site.begin(title=f"number {n}") for n in range(3)]
+    for session in made:
+        await site.until(session)
+    for session in made[:2]:
+        await site.sessions.cancel(session, actor="me")
+    assert "Nothing is archived" in (await person.get("/?archived=1")).text
+    page = await person.get("/?q=number")
+    chosen = {f"s-{session}": "on" for session in made}
+    after = await person.send_form(page, "/bulk", verb="archive", **chosen)
+    assert "Done for 2 sessions; 1 did not allow it." in after.text
+    assert re.findall(r'line-title">number (\d)<', after.text) == ["2"]
+    away = await person.get("/?archived=1")
+    assert re.findall(r'line-title">number (\d)<', away.text) == ["1", "0"]
+    url = f"/sessions/{made[1]}"
+    back = await person.send_form(await person.get(url), f"{url}/unarchive")
+    assert f'action="{url}/archive"' in back.text
+    away = await person.send_form(
+        away, "/bulk", verb="unarchive", **{f"s-{s}": "on" for s in made[:2]}
+    )
+    assert away.url.params["archived"] == "1"
+    assert "Done for 2 sessions; 0 did not allow it." in away.text
+    assert "Nothing is archived" in away.text
+    types = [e.type for e in await site.sessions.events(made[1])]
+    assert types[-2:] == ["session_archived", "session_unarchived"]
+
+
 async def test_a_form_that_is_sent_twice_makes_one_session(site: Site, person: Person):
     await site.work()
     form = await person.get("/new/viral")
@@ -126,6 +158,71 @@ async def test_problems_stand_beside_their_fields_and_nothing_typed_is_lost(
         data=dict(re.findall(r'name="(token|once)" value="([^"]*)"', answer.text)),
     )
     assert 'id="f-theme-wrong">必須です<' in japanese.text
+
+
+async def test_the_form_takes_models_a_budget_and_how_it_goes_on(site: Site):
+    await site.work()
+    async with person_of(site, providers=("openai", "scripted")) as person:
+        example = await person.get("/new/viral?example=1")
+        assert 'value="home coffee brewing"' in example.text
+        form = await person.get("/new/viral")
+        assert 'value="home coffee brewing"' not in form.text
+        assert '<option value="openai:">' in form.text
+        theme = {"f.theme": "tea", "f.platform": "X", "f.language": "en"}
+        typed = {"max_cost_usd": "2.50", "max_tokens": "90000", "model.": "scripted:writer-1",
+                 "model.2": "openai:gpt-5", "model.1.EXECUTE": "scripted:writer-1",
+                 "auto_phases": "on", "max_retries": "1"}  # fmt: skip
+        wrong = {"max_cost_usd": "-1", "max_tokens": "1.5", "model.": "gpt-5", "title": "x" * 501,
+                 "model.1.EXECUTE": "acme:1", "max_retries": "101"}  # fmt: skip
+        answer = await person.send_form(form, "/new/viral", **theme, **{**typed, **wrong})
+        assert answer.status_code == 422
+        for name, said in {
+            "max-cost-usd": "must be at least 0",
+            "max-tokens": "must be a whole number",
+            "model-": "must be written provider:model",
+            "model-1-EXECUTE": "must be one of: openai:…, scripted:…",
+            "max-retries": "must be at most 100",
+        }.items():
+            assert f'id="o-{name}-wrong">{said}<' in answer.text, name
+        assert 'value="openai:gpt-5"' in answer.text
+        assert await site.sessions.find() == []
+        long = await person.send_form(form, "/new/viral", **theme, title="x" * 501)
+        assert 'id="o-title-wrong">must have at most 500 characters<' in long.text
+        made = await person.send_form(answer, "/new/viral", **theme, **typed)
+        session = await site.sessions.get(made.url.path.removeprefix("/sessions/"))
+    assert session.models == {
+        "": "scripted:writer-1", "2": "openai:gpt-5", "1.EXECUTE": "scripted:writer-1",
+    }  # fmt: skip
+    assert (session.auto_steps, session.auto_phases, session.max_retries) == (False, True, 1)
+    budget = await site.pool.fetchrow("SELECT phase, max_cost_usd, max_tokens FROM ekiden.budgets")
+    assert tuple(budget) == (0, Decimal("2.5"), 90000)
+
+
+async def test_the_form_says_what_sessions_took_and_when_it_does_not_know(
+    site: Site, person: Person
+):
+    await site.work()
+    assert "No session of this flow has been completed yet" in (await person.get("/new/viral")).text
+    await site.until(await site.begin(auto_phases=True), "COMPLETED")
+    one = (await person.get("/new/viral")).text
+    assert "The only one so far took" in one
+    assert "The one session of this flow whose prices are known cost $0.0" in one
+    await site.pool.execute("UPDATE ekiden.calls SET cost_usd = NULL")
+    one = (await person.get("/new/viral")).text
+    assert "its models have no known price" in one
+    assert '<option value="scripted:writer-1">' in one  # what answered lately
+    for cost in ("0.25", "0.50"):
+        session = await site.begin(auto_phases=True)
+        await site.until(session, "COMPLETED")
+        # One call has the price, and the others none.
+        await site.pool.execute(
+            "UPDATE ekiden.calls SET cost_usd = CASE WHEN id = (SELECT min(id) FROM ekiden.calls"
+            " WHERE session_id = $1) THEN $2::numeric ELSE 0 END WHERE session_id = $1",
+            session, Decimal(cost),
+        )  # fmt: skip
+    text = (await person.get("/new/viral?lang=ja")).text
+    assert "価格の分かる直近2件の費用：中央値 $0.2500（$0.2500〜$0.5000）" in text
+    assert "直近3件の機械の実行時間" in text
 
 
 async def test_the_language_is_the_browsers_until_somebody_chooses(site: Site, person: Person):
@@ -221,12 +318,12 @@ async def test_drafts_move_on_and_two_people_do_not_move_one_twice(site: Site, p
     session = await site.begin(auto_phases=True)
     await site.until(session, "COMPLETED")
     page = await person.get("/drafts")
-    (draft, *_) = await site.sessions.pages.drafts()
+    (draft, *_) = await site.sessions.board.find()
     await person.send_form(page, f"/drafts/{draft.id}", to="APPROVED", name="Mika")
     late = await person.send_form(page, f"/drafts/{draft.id}", to="ARCHIVED")
     assert late.status_code == 409
     assert "Somebody moved this draft before you." in late.text
-    (found,) = [d for d in await site.sessions.pages.drafts() if d.id == draft.id]
+    (found,) = [d for d in await site.sessions.board.find() if d.id == draft.id]
     assert (found.status, found.changed_by) == ("APPROVED", "Mika")
     assert "Your kettle" in (await person.get("/drafts?status=DRAFT")).text or draft.number
 
@@ -234,7 +331,7 @@ async def test_drafts_move_on_and_two_people_do_not_move_one_twice(site: Site, p
 async def test_a_draft_is_edited_and_nobodys_edit_is_lost(site: Site, person: Person):
     await site.work()
     await site.until(await site.begin(auto_phases=True), "COMPLETED")
-    (draft, *_) = await site.sessions.pages.drafts()
+    (draft, *_) = await site.sessions.board.find()
     url = f"/drafts/{draft.id}/edit"
     mine, theirs = await person.get(url), await person.get(url)
     await person.send_form(theirs, url, title="Theirs", text="駅伝", name="Ken")
@@ -245,7 +342,7 @@ async def test_a_draft_is_edited_and_nobodys_edit_is_lost(site: Site, person: Pe
     empty = await person.send_form(late, url, title="Mine", text=" ")
     assert empty.status_code == 422
     await person.send_form(late, url, title="Mine", text="A text of my own.", name="Mika")
-    found = await site.sessions.pages.draft(draft.id)
+    found = await site.sessions.board.get(draft.id)
     assert (found.title, found.body["text"], found.changed_by) == (
         "Mine",
         "A text of my own.",
@@ -298,6 +395,42 @@ async def test_who_has_a_key_must_log_in_and_may_log_out(site: Site):
         ):
             person.cookies.set("ekiden_login", forged, domain="localhost.local")
             assert (await person.get("/inbox")).url.path == "/login", forged
+
+
+async def test_the_key_is_not_guessed_in_a_hurry(site: Site):
+    async with (
+        person_of(site, api_key="right") as guesser,
+        person_of(site, api_key="right") as other_process,
+    ):
+        form = await guesser.get("/login")
+        answers = await asyncio.gather(
+            *(guesser.send_form(form, "/login", key=f"guess {n}") for n in range(14))
+        )
+        assert sorted(a.status_code for a in answers) == [401] * 10 + [429] * 4
+        # The right key is not looked at either, or the answer would tell; nor elsewhere.
+        form = await other_process.get("/login?lang=ja")
+        late = await other_process.send_form(form, "/login", key="right")
+        assert late.status_code == 429
+        assert "15分後にもう一度お試しください" in late.text
+        assert 840 < int(late.headers["Retry-After"]) <= 900
+        # Others are not locked out; and after a while there is room again.
+        await site.pool.execute("UPDATE ekiden.login_attempts SET address = '192.0.2.1'")
+        inside = await other_process.send_form(form, "/login", key="right")
+        assert inside.url.path == "/"
+        assert await site.pool.fetchval("SELECT count(*) FROM ekiden.login_attempts") == 10
+        await site.pool.execute(
+            "INSERT INTO ekiden.login_attempts (address, at) SELECT '192.0.2.' || n,"
+            " now() - interval '890 s' FROM generate_series(2, 91) n"
+        )
+        full = await guesser.send_form(await guesser.get("/login"), "/login", key="right")
+        assert full.status_code == 429
+        assert "try again in 1 min." in full.text
+        await site.pool.execute(
+            "UPDATE ekiden.login_attempts SET at = at - interval '15 min'"
+            " WHERE address <> '192.0.2.1'"
+        )
+        inside = await guesser.send_form(await guesser.get("/login"), "/login", key="right")
+        assert inside.url.path == "/"
 
 
 async def test_a_login_ends_and_goes_nowhere_else(site: Site, monkeypatch: pytest.MonkeyPatch):
@@ -361,6 +494,8 @@ async def test_no_get_of_a_page_decides_anything(site: Site, person: Person):
         "pause",
         "resume",
         "cancel",
+        "archive",
+        "unarchive",
     ):
         answer = await person.get(f"/sessions/{session}/{verb}")
         assert answer.status_code in {404, 405}, verb

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from ekiden.api import (
     openapi,
     problems,
+    routes_archive,
     routes_engine,
     routes_inside,
     routes_metrics,
@@ -82,6 +83,7 @@ def create_app(
     )
     for router in (
         routes_sessions.router,
+        routes_archive.router,
         routes_reviews.router,
         routes_views.router,
         routes_inside.router,

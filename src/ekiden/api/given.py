@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from ekiden.api.limits import INT64_MAX
 from ekiden.core.model import Budget, Options, Review, StepKind, Verb
+from ekiden.store.archive import MOST_AT_ONCE
 
 T = TypeVar("T")
 
@@ -221,6 +222,13 @@ class Forking(Given):
 class Act(Given):
     """Who does it."""
 
+    actor: Actor = Field("api", description="for the record; the key is what is checked")
+
+
+class Archiving(Given):
+    """Which sessions to put away, or to bring back."""
+
+    session_ids: Annotated[list[str], Field(min_length=1, max_length=MOST_AT_ONCE)]
     actor: Actor = Field("api", description="for the record; the key is what is checked")
 
 

@@ -10,13 +10,14 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from ekiden.api.given import Act, Creation, Decision, Delivery, Forking, ReviewGiven
+from ekiden.api.given import Act, Archiving, Creation, Decision, Delivery, Forking, ReviewGiven
 from ekiden.api.guard import OPEN_PATHS
 from ekiden.api.problems import MEDIA_TYPE
-from ekiden.api.shown import EventShown, PartialShown, Problem
+from ekiden.api.shown import Problem
+from ekiden.api.shown_progress import EventShown, PartialShown
 
 _REF = "#/components/schemas/{model}"
-_BODIES = (Act, Creation, Decision, Delivery, Forking, ReviewGiven)
+_BODIES = (Act, Archiving, Creation, Decision, Delivery, Forking, ReviewGiven)
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:

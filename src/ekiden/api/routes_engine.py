@@ -9,12 +9,12 @@ from fastapi import APIRouter, Query
 
 from ekiden.api.problems import Refusal
 from ekiden.api.services import Here
-from ekiden.api.shown import (
+from ekiden.api.shown import Health
+from ekiden.api.shown_engine import (
     DraftList,
     DraftShown,
     FlowList,
     FlowShown,
-    Health,
     WorkerList,
     WorkerShown,
 )

@@ -10,7 +10,7 @@ from ekiden.api.given import Forking, ReviewGiven
 from ekiden.api.limits import INT64_MAX, fit, json_of
 from ekiden.api.openapi import body, refusals
 from ekiden.api.services import Here, IdempotencyKey, IfMatch, KnownSession, etag, revision_of
-from ekiden.api.shown import Progress, RevisionShown
+from ekiden.api.shown_progress import Progress
 from ekiden.api.shown_reviews import (
     ChangeShown,
     Comparison,
@@ -22,6 +22,7 @@ from ekiden.api.shown_reviews import (
     WaitingShown,
     WaitingTimesShown,
 )
+from ekiden.api.shown_sessions import RevisionShown
 from ekiden.core.json_changes import compare
 
 router = APIRouter(prefix="/api/{flow}/cot-session", tags=["reviews"])

@@ -23,7 +23,7 @@ from ekiden.api.services import (
     no_session,
     revision_of,
 )
-from ekiden.api.shown import Progress, Started
+from ekiden.api.shown_progress import Progress, Started
 from ekiden.core.records import FlowLine
 from ekiden.errors import Conflict
 from ekiden.schemas import check, title_of
@@ -69,7 +69,7 @@ async def create(
         await _check_same(here, session_id, flow, creation)
         response.headers["Idempotent-Replayed"] = "true"
     response.headers["Location"] = f"/api/{flow.name}/cot-session/{session_id}"
-    return await _progress(here, session_id, response)
+    return await progress_of(here, session_id, response)
 
 
 def _creation(given: Any) -> Creation:
@@ -98,7 +98,7 @@ async def _check_same(here: Services, session_id: str, flow: FlowLine, creation:
 async def process_async(session: KnownSession, here: Here, response: Response) -> Started:
     """Let the tasks that wait for a person go. Safe to repeat: what runs is left alone."""
     started = await here.sessions.start(session.id)
-    progress = await _progress(here, session.id, response)
+    progress = await progress_of(here, session.id, response)
     return Started(**progress.model_dump(by_alias=False), started=started)
 
 
@@ -126,7 +126,7 @@ async def continue_async(
             attempt=delivery.attempt,
             result=delivery.result,
         )
-    return await _progress(here, session.id, response)
+    return await progress_of(here, session.id, response)
 
 
 @router.post(
@@ -157,7 +157,7 @@ async def proceed_next_phase(
         revision=revision_of(if_match),
         idempotency_key=key,
     )
-    return await _progress(here, session.id, response)
+    return await progress_of(here, session.id, response)
 
 
 @router.post(
@@ -169,7 +169,7 @@ async def proceed_next_phase(
 async def pause(session: KnownSession, given: Body, here: Here, response: Response) -> Progress:
     """Let what runs end, and start nothing new."""
     await here.sessions.pause(session.id, actor=_actor(given))
-    return await _progress(here, session.id, response)
+    return await progress_of(here, session.id, response)
 
 
 @router.post(
@@ -181,7 +181,7 @@ async def pause(session: KnownSession, given: Body, here: Here, response: Respon
 async def resume(session: KnownSession, given: Body, here: Here, response: Response) -> Progress:
     """Go on with a paused or failed session, from where it stopped."""
     await here.sessions.resume(session.id, actor=_actor(given))
-    return await _progress(here, session.id, response)
+    return await progress_of(here, session.id, response)
 
 
 @router.post(
@@ -193,7 +193,7 @@ async def resume(session: KnownSession, given: Body, here: Here, response: Respo
 async def cancel(session: KnownSession, given: Body, here: Here, response: Response) -> Progress:
     """End a session for good; what it has is kept."""
     await here.sessions.cancel(session.id, actor=_actor(given))
-    return await _progress(here, session.id, response)
+    return await progress_of(here, session.id, response)
 
 
 @router.get("/{sessionId}/progress", summary="Where it is", responses=refusals(404))
@@ -204,13 +204,14 @@ async def progress(
 
     At a gate the ETag names the output that waits: send it back as If-Match to approve only that.
     """
-    found = await _progress(here, session_id, response)
+    found = await progress_of(here, session_id, response)
     if found.flow != flow:
         raise no_session(session_id)
     return found
 
 
-async def _progress(here: Services, session_id: str, response: Response) -> Progress:
+async def progress_of(here: Services, session_id: str, response: Response) -> Progress:
+    """Return where a session is; at a gate the response's ETag names what waits there."""
     shown = Progress.model_validate(await here.sessions.progress(session_id))
     response.headers.update(etag(shown.revision))
     return shown

@@ -19,17 +19,14 @@ from ekiden.api.services import (
     etag,
     standing,
 )
-from ekiden.api.shown import (
+from ekiden.api.shown_engine import DraftList, DraftShown
+from ekiden.api.shown_sessions import SessionLineShown, SessionList, SessionShown
+from ekiden.api.shown_tasks import (
     AttemptList,
     AttemptShown,
     CallShown,
-    DraftList,
-    DraftShown,
     PartialText,
     RanOn,
-    SessionLineShown,
-    SessionList,
-    SessionShown,
     TaskList,
     TaskShown,
 )
@@ -43,16 +40,19 @@ _ENDED = {SessionState.COMPLETED, SessionState.CANCELLED}
 
 @router.get("", summary="The sessions of a flow", responses=refusals(404))
 async def sessions(
+    *,
     flow: KnownFlow,
     here: Here,
     status: SessionState | None = None,
     cursor: Annotated[UUID | None, Query(description="nextCursor of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    archived: Annotated[bool, Query(description="those that are archived, and no others")] = False,
 ) -> SessionList:
-    """Return sessions, newest first."""
+    """Return sessions, newest first; without those that are archived."""
     found = await here.sessions.find(
-        flow=flow.name, status=status, after=str(cursor) if cursor else None, limit=limit + 1
-    )
+        flow=flow.name, status=status, after=str(cursor) if cursor else None, archived=archived,
+        limit=limit + 1,
+    )  # fmt: skip
     page = found[:limit]
     return SessionList(
         sessions=[SessionLineShown.model_validate(s) for s in page],

@@ -20,6 +20,7 @@ class ApiSettings:
     port: int = 8080
     api_key: str = field(default="", repr=False)  # empty: no login, and only on loopback
     options: Options = field(default_factory=Options)  # defaults of a new session
+    providers: tuple[str, ...] = ()  # names of model providers that people may choose
     max_body: int = _MEGABYTE  # bytes of a request
     max_result: int = 64 * _MEGABYTE  # bytes of a result that is delivered from outside
     max_streams: int = 4000  # event streams open at once
@@ -28,13 +29,14 @@ class ApiSettings:
     poll: float = 5.0  # the same while the doorbell hears nothing
 
     @classmethod
-    def of(cls, settings: Settings) -> ApiSettings:
-        """Take what the API needs from the settings."""
+    def of(cls, settings: Settings, *, providers: tuple[str, ...] = ()) -> ApiSettings:
+        """Take what the API needs from the settings; who may answer, the caller knows."""
         return cls(
             host=settings.host,
             port=settings.port,
             api_key=settings.api_key.get_secret_value(),
             options=settings.options(),
+            providers=providers,
             poll=settings.worker_poll_interval / 1000,
         )
 

@@ -7,7 +7,9 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from ekiden.api.shown import Progress, RevisionShown, Shown
+from ekiden.api.shown import Shown
+from ekiden.api.shown_progress import Progress
+from ekiden.api.shown_sessions import RevisionShown
 from ekiden.core import records
 
 

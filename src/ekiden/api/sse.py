@@ -19,7 +19,7 @@ from fastapi.sse import format_sse_event
 
 from ekiden.api.problems import Refusal
 from ekiden.api.settings import ApiSettings
-from ekiden.api.shown import EventShown, PartialShown
+from ekiden.api.shown_progress import EventShown, PartialShown
 from ekiden.errors import DatabaseError
 from ekiden.store.partials import CallKey
 from ekiden.store.sessions import Sessions
@@ -30,7 +30,10 @@ log = structlog.get_logger(__name__)
 
 CHANNEL = "session_changed"
 ALL = "*"  # watched by who wants to know that any session changed
-LAST_EVENTS = frozenset({"session_completed", "session_cancelled"})  # nothing follows these
+# Nothing follows these, but that somebody archives a session or brings it back.
+LAST_EVENTS = frozenset(
+    {"session_completed", "session_cancelled", "session_archived", "session_unarchived"}
+)
 _BATCH = 500
 
 

@@ -23,18 +23,26 @@ from ekiden.store.sessions import Sessions
 T = TypeVar("T")
 
 
-def show_list(*, status: str | None, flow: str | None, limit: int, machine: bool) -> None:
+def show_list(
+    *, status: str | None, flow: str | None, archived: bool, limit: int, machine: bool
+) -> None:
     """Print a table of sessions."""
     if status is not None:
         status = status.upper()
         if status not in set(SessionState):
             exits.usage(f"--status {status}: must be one of {', '.join(SessionState)}")
-    found = with_sessions(lambda s: s.find(status=status, flow=flow, limit=limit))
+    found = with_sessions(
+        lambda s: s.find(status=status, flow=flow, archived=archived, limit=limit)
+    )
     if machine:
         typer.echo(to_json(camel(found)))
         return
     if not found:
-        typer.echo("No sessions. Make one: ekiden run viral --theme coffee")
+        typer.echo(
+            "No session is archived."
+            if archived
+            else "No sessions. Make one: ekiden run viral --theme coffee"
+        )
         return
     now = datetime.now(UTC)
     rows = [

@@ -19,6 +19,7 @@ from ekiden.cli.compose import Database, open_store, run_async
 from ekiden.cli.listening import listen, where
 from ekiden.cli.tools import Commands
 from ekiden.config import Settings, load_settings
+from ekiden.providers.catalog import KNOWN
 from ekiden.store.doorbell import Doorbell
 from ekiden.store.errands import Errands
 from ekiden.telemetry import set_up_logging
@@ -97,7 +98,7 @@ async def _serve(
     alone: bool,
 ) -> None:
     async with open_store(database) as (pool, sessions), Doorbell(database.listen_dsn) as doorbell:
-        api_settings = ApiSettings.of(settings)
+        api_settings = ApiSettings.of(settings, providers=KNOWN)
 
         def listens() -> None:
             tell_ready()

@@ -24,8 +24,9 @@ Not good enough? Change it, send it back, or go back:
   ekiden sessions reject ID --note "fewer hashtags"
   ekiden sessions rerun ID --phase 2
 \b
-Take the posts away:
-  ekiden sessions export ID --format md --output posts.md"""
+Take the posts away, and clear the table:
+  ekiden sessions export ID --format md --output posts.md
+  ekiden sessions archive ID"""
 
 _REPLAY_EPILOG = """\b
 You changed a prompt or a check. What would it change in a session that you know?
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 
 SessionId = Annotated[str, typer.Argument(metavar="ID", help="The session's id.")]
+SessionIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of sessions.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
@@ -68,12 +70,15 @@ def list_(
     ] = None,
     flow: Annotated[str | None, typer.Option(help="Only this flow's.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")] = 20,
+    archived: Annotated[
+        bool, typer.Option("--archived", help="Those that are archived, and no others.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """List sessions, newest first."""
+    """List sessions, newest first, without those that are archived."""
     from ekiden.cli import desk
 
-    desk.show_list(status=status, flow=flow, limit=limit, machine=json)
+    desk.show_list(status=status, flow=flow, archived=archived, limit=limit, machine=json)
 
 
 @app.command()
@@ -121,6 +126,25 @@ def cancel(session_id: SessionId, json: Json = False) -> None:
     from ekiden.cli import desk
 
     desk.change("cancel", session_id, machine=json)
+
+
+@app.command()
+def archive(session_ids: SessionIds, json: Json = False) -> None:
+    """Put finished sessions away: lists and counts leave them out until asked (list --archived).
+
+    They stay as they are. Resume, edit and rerun bring one back by themselves.
+    """
+    from ekiden.cli import archiving
+
+    archiving.put(session_ids, back=False, machine=json)
+
+
+@app.command()
+def unarchive(session_ids: SessionIds, json: Json = False) -> None:
+    """Bring archived sessions back to the lists."""
+    from ekiden.cli import archiving
+
+    archiving.put(session_ids, back=True, machine=json)
 
 
 @app.command()

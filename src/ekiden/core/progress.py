@@ -69,6 +69,7 @@ def progress(
         "createdAt": session.created_at,
         "updatedAt": session.updated_at,
         "completedAt": session.completed_at,
+        "archivedAt": session.archived_at,
     }
 
 

@@ -44,6 +44,7 @@ class Session:
     stop: dict[str, Any] | None  # why it paused by itself
     waiting_since: datetime | None  # for a person
     waited: timedelta  # for people, in all
+    archived_at: datetime | None  # put away: lists and counts leave it out until asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,7 @@ class SessionLine:
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None
+    archived_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What the pages show, read as they need it: little, bounded, in few round trips."""
+"""What the pages of a session show: little, bounded, in few round trips."""
 
 from __future__ import annotations
 
@@ -7,51 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Any
 
-import asyncpg
-
-from ekiden.errors import Conflict, NotFound
+from ekiden.errors import NotFound
 from ekiden.store.connection import parse_session_id, translated
 from ekiden.store.queries import sql
+from ekiden.store.reader import Reader
 
 MOST_TASKS = 1000  # tasks of one session that a page shows
 MOST_CALLS = 3000
 MOST_OUTPUT = 256 * 1024  # bytes of one output that a page shows; the rest is a download
 MOST_RAW = 20_000  # characters of raw input or output that the page of a task shows
 MOST_SAID = 4000  # characters of a running call's text
-MOST_WAITING = 100  # sessions that the inbox shows: those that have waited longest
-
-
-class DraftState(StrEnum):
-    """Where a draft is."""
-
-    DRAFT = "DRAFT"  # as the session made it
-    APPROVED = "APPROVED"  # somebody will publish it
-    SCHEDULED = "SCHEDULED"  # it has a time
-    POSTED = "POSTED"  # it is out
-    ARCHIVED = "ARCHIVED"  # nobody will publish it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRow:
-    """One session in a list."""
-
-    id: str
-    flow: str
-    flow_title: str
-    flow_phases: list[dict[str, Any]]
-    status: str
-    phase: int
-    step: str
-    title: str
-    held: bool  # tasks of it wait for process-async
-    stop: str | None  # why it paused by itself: budget, items
-    cost_usd: Decimal | None  # as far as prices are known
-    created_at: datetime
-    updated_at: datetime
-    completed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,25 +139,6 @@ class SaidRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DraftRow:
-    """One draft with the session it comes from."""
-
-    id: int
-    session_id: str
-    session_title: str
-    flow: str
-    generation: int  # of the last phase
-    number: int
-    title: str
-    body: dict[str, Any]
-    sources: list[dict[str, Any]]
-    status: str
-    created_at: datetime
-    changed_by: str | None
-    changed_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RecentTask:
     """A task that ended lately."""
 
@@ -198,34 +146,8 @@ class RecentTask:
     ended_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowHistory:
-    """What the newest completed sessions of a flow took."""
-
-    sessions: int
-    least: Decimal | None  # USD, of those whose prices are known
-    most: Decimal | None
-    seconds: float | None  # the median, without what people took
-
-
-_JSON = {"flow_phases", "output", "error", "body", "sources"}
-
-
-def _fields(row: asyncpg.Record) -> dict[str, Any]:
-    # Not orjson: it makes floats of long integers.
-    return {k: json.loads(v) if k in _JSON and v is not None else v for k, v in row.items()}
-
-
-class Pages:
-    """What the pages show. Session ids are text; NotFound for one that is none."""
-
-    def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
-        self._pool = pool
-        self._dsn = dsn
-
-    async def _rows(self, query: str, *args: Any) -> list[dict[str, Any]]:
-        with translated(self._dsn):
-            return [_fields(row) for row in await self._pool.fetch(sql(query), *args)]
+class Pages(Reader):
+    """What the pages of a session show. Session ids are text; NotFound for one that is none."""
 
     async def now(self) -> datetime:
         """Return the database's time."""
@@ -237,31 +159,6 @@ class Pages:
         """Return the id of a session's newest event; 0 without one."""
         (row,) = await self._rows("page_last_event", parse_session_id(session_id))
         return int(row["id"])
-
-    async def sessions(
-        self,
-        *,
-        flow: str | None = None,
-        statuses: Sequence[str] = (),
-        words: str = "",
-        after: str | None = None,
-        limit: int = 50,
-    ) -> list[SessionRow]:
-        """Return sessions, newest first, whose title contains ``words`` in any case."""
-        rows = await self._rows(
-            "page_sessions", flow, list(statuses) or None, words or None,
-            parse_session_id(after) if after else None, limit,
-        )  # fmt: skip
-        return [SessionRow(**row) for row in rows]
-
-    async def waiting(self) -> list[SessionRow]:
-        """Return what waits for a person, longest first."""
-        return [SessionRow(**row) for row in await self._rows("page_waiting", MOST_WAITING)]
-
-    async def waiting_count(self, most: int = 100) -> int:
-        """Return how many sessions are at a gate or failed, counting no further than ``most``."""
-        (row,) = await self._rows("page_waiting_count", most)
-        return int(row["count"])
 
     async def revisions(self, session_id: str) -> list[RevisionRow]:
         """Return every revision of a session, oldest first."""
@@ -325,69 +222,6 @@ class Pages:
         """Return the calls of a task."""
         rows = await self._rows("page_task_calls", parse_session_id(session_id), task_id, MOST_RAW)
         return [CallWhole(**row) for row in rows]
-
-    async def drafts(
-        self,
-        *,
-        status: str | None = None,
-        before: int | None = None,
-        session_id: str | None = None,
-        limit: int = 60,
-    ) -> list[DraftRow]:
-        """Return drafts, newest first; without a status, all that are not archived."""
-        only = parse_session_id(session_id) if session_id else None
-        rows = await self._rows("page_drafts", status, before, limit, only)
-        return [DraftRow(**row) for row in rows]
-
-    async def flow_history(self, flow: str, newest: int = 20) -> FlowHistory:
-        """Return what the newest completed sessions of a flow took."""
-        (row,) = await self._rows("page_flow_history", flow, newest)
-        return FlowHistory(**row)
-
-    async def draft_counts(self) -> dict[str, int]:
-        """Return how many drafts there are of each status."""
-        found = {row["status"]: row["drafts"] for row in await self._rows("page_draft_counts")}
-        return {status: found.get(status, 0) for status in DraftState}
-
-    async def move_draft(self, draft: int, to: DraftState, *, seen: DraftState, actor: str) -> None:
-        """Give a draft another status, if it still has the one that was ``seen``.
-
-        Raises:
-            NotFound: there is no such draft.
-            Conflict: somebody moved it meanwhile.
-        """
-        if await self._rows("move_draft", draft, to, seen, actor):
-            return
-        now = await self.draft(draft)
-        if now.status != to:
-            raise Conflict(
-                f"Draft {draft} is {now.status} by now (moved by {now.changed_by}). Look again."
-            )
-
-    async def draft(self, draft: int) -> DraftRow:
-        """Return one draft.
-
-        Raises:
-            NotFound: there is none.
-        """
-        rows = await self._rows("get_draft", draft)
-        if not rows:
-            raise NotFound(f"There is no draft {draft}.")
-        return DraftRow(**rows[0])
-
-    async def edit_draft(
-        self, draft: int, *, title: str, body: dict[str, Any], seen: datetime | None, actor: str
-    ) -> None:
-        """Give a draft another title and body, if nobody changed it since ``seen``.
-
-        Raises:
-            NotFound: there is no such draft.
-            Conflict: somebody changed it meanwhile.
-        """
-        text = json.dumps(body, ensure_ascii=False)
-        if not await self._rows("edit_draft", draft, title, text, seen, actor):
-            now = await self.draft(draft)
-            raise Conflict(f"Draft {draft} was changed by {now.changed_by}. Look again.")
 
     async def recent_tasks(self, newest: int = 5000) -> list[RecentTask]:
         """Return those of the newest tasks that ended."""

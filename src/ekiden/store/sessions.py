@@ -13,9 +13,13 @@ from ekiden.core.model import Event, Options, Review, SessionState, Verb
 from ekiden.core.progress import progress
 from ekiden.errors import Conflict, NotFound, UnknownFlow
 from ekiden.store.alerts import Alerts
+from ekiden.store.archive import Archive
 from ekiden.store.connection import address_of, parse_session_id, translated
 from ekiden.store.decisions import instead
+from ekiden.store.drafts import Board
 from ekiden.store.inside import Inside
+from ekiden.store.lists import Lists
+from ekiden.store.logins import Logins
 from ekiden.store.metrics import Metrics
 from ekiden.store.pages import Pages
 from ekiden.store.partials import Partials
@@ -37,10 +41,14 @@ class Sessions:
         self.partials = Partials(pool, dsn)
         self.reviews = Reviews(pool, dsn)
         self.pages = Pages(pool, dsn)
+        self.lists = Lists(pool, dsn)
+        self.board = Board(pool, dsn)
         self.metrics = Metrics(pool, dsn)
         self.alerts = Alerts(pool, dsn)
         self.inside = Inside(pool, dsn)
         self.recordings = Recordings(pool, dsn)
+        self.archive = Archive(pool, dsn)
+        self.logins = Logins(pool, dsn)
 
     @property
     def address(self) -> str:
@@ -258,12 +266,22 @@ class Sessions:
         flow: str | None = None,
         status: str | None = None,
         after: str | None = None,
+        archived: bool = False,
         limit: int = 50,
     ) -> list[records.SessionLine]:
-        """Return sessions, newest first, starting after the id ``after``."""
+        """Return sessions that are not archived, or those that are; newest first.
+
+        Args:
+            flow: only this one's.
+            status: only these.
+            after: start after this id.
+            archived: those that are put away, and no others.
+            limit: at most so many.
+        """
         rows = await self._rows(
-            "list_sessions", flow, status, parse_session_id(after) if after else None, limit
-        )
+            "list_sessions", flow, status, parse_session_id(after) if after else None, limit,
+            archived,
+        )  # fmt: skip
         return [records.SessionLine(**row) for row in rows]
 
     async def revisions(self, session_id: str) -> list[records.Revision]:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ekiden.store.pages import DraftRow
+from ekiden.store.drafts import DraftRow
 from ekiden.web.shape import post_text
 
 MEDIA_TYPES = {

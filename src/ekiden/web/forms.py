@@ -85,6 +85,21 @@ def fields_of(
     return found
 
 
+def example_of(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """Return an input as the schema gives an example of it, whole or field by field, or None."""
+    whole = next((e for e in schema.get("examples") or () if isinstance(e, dict)), None)
+    if whole is not None:
+        return whole
+    specs = {name: _plain(raw, schema) for name, raw in _properties(schema)}
+    if not any(spec.get("examples") for spec in specs.values()):
+        return None
+    return {
+        name: spec["examples"][0] if spec.get("examples") else spec["default"]
+        for name, spec in specs.items()
+        if spec.get("examples") or spec.get("default") is not None
+    }
+
+
 def _properties(schema: dict[str, Any]) -> list[tuple[str, Any]]:
     """Return the properties, required ones first: the database keeps no order of its own."""
     required = schema.get("required", ())

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Response
 from ekiden.api.limits import INT64_MAX
 from ekiden.api.problems import invalid
 from ekiden.errors import Conflict, NotFound
-from ekiden.store.pages import DraftRow, DraftState
+from ekiden.store.drafts import DraftRow, DraftState
 from ekiden.web.exports import MEDIA_TYPES, export
 from ekiden.web.rendering import HEADERS
 from ekiden.web.shape import Part, shape
@@ -46,14 +46,14 @@ async def _show(
     visit: Visit, status: str, before: int | None, code: int = 200, *, told: str = ""
 ) -> Response:
     known = DraftState(status) if status in set(DraftState) else None
-    found = await visit.pages.drafts(status=known, before=before, limit=_PAGE + 1)
+    found = await visit.here.sessions.board.find(status=known, before=before, limit=_PAGE + 1)
     page = found[:_PAGE]
     return await visit.show(
         "drafts.html",
         code=code,
         drafts=[(d, parts_of(d, visit.t), _NEXT[DraftState(d.status)]) for d in page],
         states=list(DraftState),
-        counts=await visit.pages.draft_counts(),
+        counts=await visit.here.sessions.board.counts(),
         status=known or "",
         next_before=page[-1].id if len(found) > _PAGE else None,
         told=told,
@@ -72,7 +72,7 @@ async def exported(visit: Visiting, form: str, status: str = "") -> Response:
     if form not in MEDIA_TYPES:
         raise NotFound("Drafts are exported as md, csv or json.")
     known = DraftState(status) if status in set(DraftState) else None
-    found = await visit.pages.drafts(status=known, limit=_MOST_EXPORTED)
+    found = await visit.here.sessions.board.find(status=known, limit=_MOST_EXPORTED)
     name = f"drafts-{known.lower()}" if known else "drafts"
     return Response(
         export(found, form),
@@ -84,7 +84,7 @@ async def exported(visit: Visiting, form: str, status: str = "") -> Response:
 @router.get("/drafts/{draft}/edit")
 async def edit_form(visit: Visiting, draft: DraftId) -> Response:
     """Show a draft's text as a form."""
-    return await _show_edit(visit, await visit.pages.draft(draft))
+    return await _show_edit(visit, await visit.here.sessions.board.get(draft))
 
 
 async def _show_edit(
@@ -113,7 +113,7 @@ async def _show_edit(
 async def edit(visit: Visiting, draft: DraftId) -> Response:
     """Store a draft's text, if nobody changed the draft since the form was made."""
     form = await visit.form()
-    found = await visit.pages.draft(draft)
+    found = await visit.here.sessions.board.get(draft)
     title, text = " ".join(form.get("title", "").split()), form.get("text", "").strip()
     if not title or not text:
         return await _show_edit(visit, found, 422, form=form, told=visit.t("drafts.no-text"))
@@ -126,7 +126,9 @@ async def edit(visit: Visiting, draft: DraftId) -> Response:
     except ValueError:
         raise invalid([("version", "is no time")]) from None
     try:
-        await visit.pages.edit_draft(draft, title=title, body=body, seen=seen, actor=visit.actor)
+        await visit.here.sessions.board.edit(
+            draft, title=title, body=body, seen=seen, actor=visit.actor
+        )
     except Conflict:
         told = visit.t("conflict.draft-text")
         return await _show_edit(visit, found, 409, form=form, told=told)
@@ -142,7 +144,7 @@ async def move(visit: Visiting, draft: DraftId) -> Response:
         raise NotFound("There is no such draft, or no such status.")
     shown = form.get("status", "")
     try:
-        await visit.pages.move_draft(
+        await visit.here.sessions.board.move(
             draft, DraftState(to), seen=DraftState(seen), actor=visit.actor
         )
     except Conflict as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import math
 import time
 from typing import Annotated
 
@@ -11,6 +13,7 @@ from ekiden.web.assets import assets
 from ekiden.web.door import LOGIN
 from ekiden.web.rendering import page, render
 from ekiden.web.seal import LOGIN_SECONDS
+from ekiden.web.spans import lasting
 from ekiden.web.visit import PageRoute, Visit, Visiting
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -38,7 +41,7 @@ async def login(
 
 
 def _ask(
-    visit: Visit, wanted: str, status: int = 200, *, linked: bool, wrong: bool = False
+    visit: Visit, wanted: str, status: int = 200, *, linked: bool = False, wrong: str = ""
 ) -> Response:
     html = render(
         "login.html", visit.t, path="", query="", token=visit.token, wanted=wanted, linked=linked,
@@ -47,13 +50,39 @@ def _ask(
     return visit.answer(html, status)
 
 
+def address_of(request: Request) -> str:
+    """Return who asks, as logins are counted: of IPv6, what one household has of it (a /64).
+
+    A proxy in front is one address; what it says of others anybody could say.
+    """
+    host = request.client.host if request.client else ""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return "local"  # a socket of this machine
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
 @router.post("/login")
-async def log_in(visit: Visiting) -> Response:
-    """Take the key, and give a login for it."""
+async def log_in(visit: Visiting, request: Request) -> Response:
+    """Take the key and give a login for it; after too many wrong ones, look at none."""
     form = await visit.form()
     wanted = _inside(form.get("next", "/"))
+    logins = visit.here.sessions.logins
+    tried = await logins.count(address_of(request))
+    if tried.id is None:
+        wait = math.ceil(tried.wait)
+        said = visit.t("login.too-many", time=lasting(math.ceil(wait / 60) * 60, visit.t))
+        answer = _ask(visit, wanted, 429, wrong=said)
+        answer.headers["Retry-After"] = str(wait)
+        return answer
     if not visit.seal.is_key(form.get("key", "")):
-        return _ask(visit, wanted, 401, linked=False, wrong=True)
+        return _ask(visit, wanted, 401, wrong=visit.t("login.wrong"))
+    await logins.forget(tried)
     visit.keep(LOGIN, visit.seal.login(time.time()), seconds=LOGIN_SECONDS)
     return visit.see_other(wanted)
 

@@ -16,7 +16,7 @@ from ekiden.api.sse import follow, stream_of_all
 from ekiden.core.attempt_diff import compare
 from ekiden.core.model import SessionState
 from ekiden.errors import Conflict, InputInvalid, NotFound, StaleRevision
-from ekiden.store.pages import MOST_WAITING, SessionRow
+from ekiden.store.lists import MOST_WAITING, SessionRow
 from ekiden.web.live import PAUSE, PageReader
 from ekiden.web.rendering import HEADERS, render
 from ekiden.web.session_view import SessionView, read
@@ -47,25 +47,32 @@ async def sessions(
     q: Annotated[str, Query(max_length=_LONGEST_SEARCH)] = "",
     status: str = "",
     flow: str = "",
+    archived: Annotated[str, Query(max_length=1)] = "",
     cursor: Cursor = None,
     done: Count = 0,
     refused: Count = 0,
 ) -> Response:
-    """Show the sessions, newest first."""
+    """Show the sessions that are not archived, or those that are; newest first."""
     words = " ".join(q.split()).replace("\0", "")
     known = status if status in set(SessionState) else ""
-    found = await visit.pages.sessions(
+    found = await visit.here.sessions.lists.sessions(
         flow=flow.replace("\0", "") or None,
         statuses=[known] if known else [],
         words=words,
         after=cursor or None,
+        archived=archived == "1",
         limit=_PAGE + 1,
     )
     page = found[:_PAGE]
     values: dict[str, Any] = {
         "rows": [_row(visit, s) for s in page],
         "next_cursor": page[-1].id if len(found) > _PAGE else None,
-        "asked": {"q": words, "status": known, "flow": flow},
+        "asked": {
+            "q": words,
+            "status": known,
+            "flow": flow,
+            "archived": "1" if archived == "1" else "",
+        },
         "cursor": cursor or "",
         "token": visit.token,
     }
@@ -83,29 +90,43 @@ async def sessions(
 async def bulk(visit: Visiting) -> Response:
     """Do one thing to the selected sessions; those that do not allow it are counted."""
     form = await visit.form()
+    selected = [name.removeprefix("s-") for name in form if name.startswith("s-")][:_PAGE]
+    verb = form.get("verb", "")
+    if verb in {"archive", "unarchive"}:
+        put = await visit.here.sessions.archive.put(
+            selected, actor=visit.actor, back=verb == "unarchive"
+        )
+        refused = sum(one.refused is not None for one in put)
+        done = len(put) - refused
+    else:
+        done, refused = await _each(visit, verb, selected)
+    back = {k: form[k] for k in ("q", "status", "flow", "archived", "cursor") if form.get(k)}
+    return visit.see_other("/?" + urlencode({**back, "done": done, "refused": refused}))
+
+
+async def _each(visit: Visit, verb: str, selected: list[str]) -> tuple[int, int]:
+    """Do something to sessions one after the other; return how many took and refused it."""
     act_of = {
         "resume": visit.here.sessions.resume,
         "pause": visit.here.sessions.pause,
         "cancel": visit.here.sessions.cancel,
-    }.get(form.get("verb", ""))
-    selected = [name.removeprefix("s-") for name in form if name.startswith("s-")]
+    }.get(verb)
     done = refused = 0
-    for session_id in selected[:_PAGE]:
-        if act_of is None:
-            break
+    if act_of is None:
+        return done, refused
+    for session_id in selected:
         try:
             await act_of(session_id, actor=visit.actor)
             done += 1
         except (Conflict, NotFound):
             refused += 1
-    back = {k: form[k] for k in ("q", "status", "flow", "cursor") if form.get(k)}
-    return visit.see_other("/?" + urlencode({**back, "done": done, "refused": refused}))
+    return done, refused
 
 
 @router.get("/inbox")
 async def inbox(visit: Visiting) -> Response:
     """Show what waits for a person, longest first."""
-    rows = [_row(visit, s) for s in await visit.pages.waiting()]
+    rows = [_row(visit, s) for s in await visit.here.sessions.lists.waiting()]
     if visit.wants_part:
         return visit.answer(render("_inbox.html", visit.t, rows=rows, most=MOST_WAITING))
     return await visit.show("inbox.html", rows=rows, most=MOST_WAITING)
@@ -300,6 +321,22 @@ async def resume(visit: Visiting, session_id: str) -> Response:
     """Go on."""
     return await act(
         visit, session_id, lambda _f: visit.here.sessions.resume(session_id, actor=visit.actor)
+    )
+
+
+@router.post("/sessions/{session_id}/archive")
+async def archive(visit: Visiting, session_id: str) -> Response:
+    """Put it away."""
+    away = visit.here.sessions.archive
+    return await act(visit, session_id, lambda _f: away.put_one(session_id, actor=visit.actor))
+
+
+@router.post("/sessions/{session_id}/unarchive")
+async def unarchive(visit: Visiting, session_id: str) -> Response:
+    """Bring it back."""
+    away = visit.here.sessions.archive
+    return await act(
+        visit, session_id, lambda _f: away.put_one(session_id, actor=visit.actor, back=True)
     )
 
 

@@ -11,8 +11,8 @@ from ekiden.core.model import SessionState, TaskState
 from ekiden.core.records import ReviewLine, Session
 from ekiden.core.sentences import of_session
 from ekiden.core.timing import timing
+from ekiden.store.drafts import DraftRow
 from ekiden.store.pages import (
-    DraftRow,
     RevisionRow,
     SaidRow,
     TaskRow,
@@ -120,7 +120,7 @@ async def read(sessions: Sessions, session_id: str) -> Material:
         reviews=reviews,
         said=await pages.said(session_id) if running else [],
         summary=of_session(lived) if lived else {},
-        drafts=await pages.drafts(session_id=session_id) if completed else [],
+        drafts=await sessions.board.find(session_id=session_id) if completed else [],
         timeline=timeline(
             tasks,
             await pages.attempts(tasks),

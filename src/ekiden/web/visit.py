@@ -113,7 +113,7 @@ class Visit:
             "name": self.name,
             "logged_in": True,
             "with_login": self.seal.wants_login,
-            "waiting_count": await self.pages.waiting_count(),
+            "waiting_count": await self.here.sessions.lists.waiting_count(),
         }
 
     def _query(self) -> str:

@@ -16,6 +16,7 @@ _RULES = tuple(
         (r"must be one of: (?P<a>.*)", "check.one-of"),
         (r"must have at least (?P<a>\d+) characters", "check.min-length"),
         (r"must have at most (?P<a>\d+) characters", "check.max-length"),
+        (r"String should have at most (?P<a>\d+) characters", "check.max-length"),  # pydantic's
         (r"must have at least (?P<a>\d+) items", "check.min-items"),
         (r"must have at most (?P<a>\d+) items", "check.max-items"),
         (r"must be at least (?P<a>\S+)", "check.minimum"),

@@ -248,9 +248,9 @@ FROM ekiden.api_tasks
 WHERE queued AND ($1::text IS NULL OR flow_id IN (SELECT id FROM ekiden.flows WHERE name = $1));
 
 -- name: open_sessions_now
--- Sessions that have not ended, by status.
+-- Sessions that have not ended and are not put away, by status.
 SELECT status, count(*) AS n FROM ekiden.sessions
-WHERE status IN ('RUNNING', 'PAUSED', 'FAILED')
+WHERE status IN ('RUNNING', 'PAUSED', 'FAILED') AND archived_at IS NULL
   AND ($1::text IS NULL OR flow_id IN (SELECT id FROM ekiden.flows WHERE name = $1))
 GROUP BY status
 UNION ALL

@@ -142,7 +142,7 @@ WITH old AS MATERIALIZED (
     UPDATE ekiden.sessions s
     SET status = 'AWAITING_REVIEW', phase = m.phase, generation = m.generation,
         step = e.phases -> (m.phase - 1) -> 'steps' ->> -1, open_tasks = 0, error = NULL,
-        stop = NULL, failed_items = 0, completed_at = NULL, kept = $7::smallint[],
+        stop = NULL, failed_items = 0, completed_at = NULL, archived_at = NULL, kept = $7::smallint[],
         -- Waiting goes on where it did already.
         waiting_since = coalesce(s.waiting_since, ekiden.now()), updated_at = ekiden.now()
     FROM made m, old e WHERE s.id = m.session_id
@@ -200,7 +200,7 @@ WITH old AS MATERIALIZED (
     UPDATE ekiden.sessions s
     SET status = 'RUNNING', phase = $2, step = $3, generation = r.generation,
         open_tasks = (SELECT count(*) FROM items), error = NULL, stop = NULL, failed_items = 0,
-        completed_at = NULL, kept = $12::smallint[],
+        completed_at = NULL, archived_at = NULL, kept = $12::smallint[],
         waited = s.waited + coalesce(ekiden.now() - s.waiting_since, interval '0'),
         waiting_since = NULL, updated_at = ekiden.now()
     FROM run r JOIN old e ON e.id = r.session_id WHERE s.id = e.id

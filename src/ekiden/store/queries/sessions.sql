@@ -78,7 +78,7 @@ WITH locked AS MATERIALIZED (
 ), resumed AS (
     UPDATE ekiden.sessions s
     SET status = 'RUNNING', error = NULL, updated_at = ekiden.now(), stop = NULL,
-        waiting_since = NULL,
+        archived_at = NULL, waiting_since = NULL,
         waited = s.waited + coalesce(ekiden.now() - s.waiting_since, interval '0')
     FROM locked l
     -- Where items have failed somebody must say what becomes of them: accept or retry.
@@ -139,7 +139,7 @@ SELECT s.id::text, f.name AS flow, f.version AS flow_version, f.title AS flow_ti
        s.auto_phases, s.max_retries, s.retry_delay, s.timeout, s.error::text, s.created_at,
        s.updated_at, s.completed_at, f.phases::text AS flow_phases, s.flow_id, s.created_by,
        s.parent_id::text, s.parent_phase, s.gates::text, s.models::text, s.kept, s.stop::text,
-       s.waiting_since,
+       s.waiting_since, s.archived_at,
        s.waited + coalesce(ekiden.now() - s.waiting_since, interval '0') AS waited,
        EXISTS (SELECT FROM ekiden.workers w WHERE w.state = 'ALIVE'
                AND w.lease_until > ekiden.now() AND s.flow_id = ANY (w.flow_ids)) AS has_worker
@@ -147,12 +147,13 @@ FROM ekiden.sessions s JOIN ekiden.flows f ON f.id = s.flow_id
 WHERE s.id = $1;
 
 -- name: list_sessions
--- Newest first; $2 a status or null, $3 the id to start after or null. Ids are in time order.
+-- Newest first; $2 a status or null, $3 the id to start after or null, $5 whether those that are
+-- archived, else those that are not. Ids are in time order.
 SELECT s.id::text, f.name AS flow, s.status, s.phase, s.step, s.title, s.created_at, s.updated_at,
-       s.completed_at
+       s.completed_at, s.archived_at
 FROM ekiden.sessions s JOIN ekiden.flows f ON f.id = s.flow_id
 WHERE ($1::text IS NULL OR f.name = $1) AND ($2::text IS NULL OR s.status = $2)
-  AND ($3::uuid IS NULL OR s.id < $3)
+  AND ($3::uuid IS NULL OR s.id < $3) AND (s.archived_at IS NOT NULL) = $5::boolean
 ORDER BY s.id DESC LIMIT $4;
 
 -- name: session_progress
@@ -166,7 +167,7 @@ SELECT s.id::text, f.name AS flow, f.version AS flow_version, f.title AS flow_ti
        s.auto_phases, s.max_retries, s.retry_delay, s.timeout, s.error::text, s.created_at,
        s.updated_at, s.completed_at, f.phases::text AS flow_phases, s.flow_id, s.created_by,
        s.parent_id::text, s.parent_phase, s.gates::text, s.models::text, s.kept, s.stop::text,
-       s.waiting_since,
+       s.waiting_since, s.archived_at,
        s.waited + coalesce(ekiden.now() - s.waiting_since, interval '0') AS waited,
        EXISTS (SELECT FROM ekiden.workers w WHERE w.state = 'ALIVE'
                AND w.lease_until > ekiden.now() AND s.flow_id = ANY (w.flow_ids)) AS has_worker,
