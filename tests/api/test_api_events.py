@@ -275,14 +275,19 @@ async def test_an_answer_from_before_a_ring_is_nobody_elses():
             raise DatabaseUnreachable
         return mine
 
+    def ask() -> asyncio.Task[int]:
+        return asyncio.create_task(watchers.ask("s", "what", question))
+
     with watchers.watch("s"):
-        first, leaves, same = (asyncio.create_task(watchers.ask("s", question)) for _ in range(3))
+        first, leaves = ask(), ask()
+        watchers._ring("another")
+        same = ask()
         await asyncio.sleep(0)
         watchers._ring("s")
-        later = asyncio.create_task(watchers.ask("s", question))
+        later = ask()
         await asyncio.sleep(0)
         watchers._ring("s")
-        broken = [asyncio.create_task(watchers.ask("s", question)) for _ in range(2)]
+        broken = [ask(), ask()]
         await asyncio.sleep(0)
         leaves.cancel()
         answered.set()

@@ -43,7 +43,8 @@ async def rows(connection: asyncpg.Connection) -> dict[str, int]:
     )
     apart = {
         "flows", "workers", "webhooks", "migrations",
-        "documents", "passages", "sources", "searches",
+        "documents", "passages", "sources", "searches", "feeds",
+        "alerts", "alert_watch", "login_attempts",
         "metric_rollups", "metric_series", "metric_watermark",  # what was counted stays counted
     }  # fmt: skip
     return {

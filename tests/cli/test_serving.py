@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from ekiden.cli import serving
 from ekiden.cli.compose import Database
 from ekiden.cli.listening import listen
+from ekiden.cli.tools import Commands
 from ekiden.config import Settings
 from ekiden.store.errands import Errands
 from ekiden.worker import watch
@@ -36,7 +37,9 @@ async def test_the_api_alone_tells_that_nobody_works(
             "UPDATE ekiden.api_tasks SET available_at = now() - interval '61 s'"
         )
         with Database(settings) as opened, listen("127.0.0.1", 0) as listener:
-            running = asyncio.create_task(serving._serve(settings, opened, listener, alone=False))
+            running = asyncio.create_task(
+                serving._serve(settings, opened, listener, Commands(settings, []), alone=False)
+            )
             try:
                 assert await settled(house, 1) == [("alert.raised", "DONE", 1)]
                 async with working(database, sums(), alerts=settings.alert_limits()):

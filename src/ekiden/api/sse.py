@@ -12,6 +12,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from itertools import count
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -63,7 +64,9 @@ class Watchers:
         self._settings = settings
         self._bells: dict[str, set[asyncio.Event]] = {}
         self._asked: dict[Hashable, asyncio.Task[Any]] = {}
-        self._rung = 0
+        self._rung: dict[str, int] = {}  # the number of each watched session's last ring
+        self._numbers = count(1)
+        self._kept: dict[str, dict[Hashable, Any]] = {}
         self.count = 0
         self.closed = False
 
@@ -82,13 +85,15 @@ class Watchers:
         for session_id in list(self._bells):
             self._ring(session_id)
 
-    async def ask(self, key: Hashable, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Ask the database; who asks the same before anything changed gets the same answer.
+    async def ask(
+        self, session_id: str, key: Hashable, question: Callable[[], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Ask the database; who asks the same of a watched session meanwhile gets the same answer.
 
         A session with a thousand watchers is read once a change, not a thousand times.
         """
         # An answer from before the last ring may lack what it rang for.
-        key = (self._rung, key)
+        key = (session_id, self._rung.get(session_id), key)
         asked: asyncio.Task[T] | None = self._asked.get(key)
         if asked is None:
             asked = self._asked[key] = asyncio.create_task(question())
@@ -100,16 +105,24 @@ class Watchers:
         if not task.cancelled():
             task.exception()  # who asked was told, or has gone
 
+    def kept(self, session_id: str) -> dict[Hashable, Any]:
+        """Return what is kept of a session while somebody watches it."""
+        return self._kept.setdefault(session_id, {}) if session_id in self._bells else {}
+
     def _ring(self, session_id: str) -> None:
-        self._rung += 1
-        for bell in self._bells.get(session_id, ()):
-            bell.set()
+        if bells := self._bells.get(session_id):
+            self._rung[session_id] = next(self._numbers)
+            for bell in bells:
+                bell.set()
 
     @contextmanager
     def watch(self, session_id: str) -> Iterator[asyncio.Event]:
         """Give an event that is set whenever the session changed."""
         bell = asyncio.Event()
-        self._bells.setdefault(session_id, set()).add(bell)
+        if session_id not in self._bells:
+            self._bells[session_id] = set()
+            self._rung[session_id] = next(self._numbers)
+        self._bells[session_id].add(bell)
         self.count += 1
         try:
             yield bell
@@ -118,7 +131,8 @@ class Watchers:
             bells = self._bells[session_id]
             bells.discard(bell)
             if not bells:
-                del self._bells[session_id]
+                del self._bells[session_id], self._rung[session_id]
+                self._kept.pop(session_id, None)
 
     def watching(self, session_id: str) -> int:
         """Return how many streams of this session are open here."""
@@ -189,7 +203,8 @@ class Reader:
     async def _events(self) -> AsyncIterator[bytes]:
         while True:
             batch = await self._watchers.ask(
-                (self._session_id, self._after),
+                self._session_id,
+                ("events", self._after),
                 lambda: _read_events(self._sessions, self._session_id, self._after),
             )
             for event_id, type_, block in batch:
@@ -203,7 +218,8 @@ class Reader:
         """Yield what running calls have said since the last look."""
         while True:
             look = await self._watchers.ask(
-                (self._session_id, frozenset(self._heard.items())),
+                self._session_id,
+                ("said", frozenset(self._heard.items())),
                 lambda: self._sessions.partials.follow(self._session_id, dict(self._heard)),
             )
             for piece in look.chunks:

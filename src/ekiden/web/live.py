@@ -68,13 +68,14 @@ class PageReader:
     async def look(self) -> AsyncIterator[bytes]:
         """Yield the parts that changed, in one piece, then what running calls say."""
         newest = await self._watchers.ask(
-            ("newest", self._session_id), lambda: self._visit.pages.last_event(self._session_id)
+            self._session_id, "newest", lambda: self._visit.pages.last_event(self._session_id)
         )
         if newest > self._after:
             # Once for all who read this language: nothing in it is anybody's own.
-            shot = await self._watchers.ask(
-                ("shot", self._session_id, self._visit.t.code), self._shoot
-            )
+            kept, key = self._watchers.kept(self._session_id), ("shot", self._visit.t.code)
+            shot: Shot | None = kept.get(key)
+            if shot is None or shot.last_event < newest:
+                shot = kept[key] = await self._watchers.ask(self._session_id, key, self._shoot)
             yield self._changed(shot)
             self._after, self.ended = shot.last_event, shot.ended
         if not self.ended:
@@ -84,7 +85,7 @@ class PageReader:
     async def _shoot(self) -> Shot:
         here, t = self._visit.here, self._visit.t
         material = await self._watchers.ask(
-            ("page", self._session_id), lambda: read(here.sessions, self._session_id)
+            self._session_id, "page", lambda: read(here.sessions, self._session_id)
         )
         view = SessionView(material, t)
         others = max(0, self._watchers.watching(self._session_id) - 1)  # each one but themselves
