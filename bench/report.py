@@ -156,9 +156,9 @@ def section(found: dict[str, Any], picture: str) -> str:
     return "\n\n".join(
         [
             f"{datetime.now(UTC):%Y-%m-%d}, {found['machine']}. Median of {runs} runs each, in "
-            f"turn; {found['sessions']:,} sessions of 15 steps in a rate run. The bare durable "
-            f"commit in between: {bare['p50']:.3f} ms (p50), {bare['p99']:.3f} ms (p99), "
-            f"N {bare['n']:,}.",
+            f"turn (idle, and a peer's pace: one); {found['sessions']:,} sessions of 15 steps in a "
+            f"rate run, {found['ours']:,} for ours and the prototype. The bare durable commit in "
+            f"between: {bare['p50']:.3f} ms (p50), {bare['p99']:.3f} ms (p99), N {bare['n']:,}.",
             f"![Durable steps a second]({picture})",
             table(found),
             targets(found),

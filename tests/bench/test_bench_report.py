@@ -35,6 +35,7 @@ def found(**engines: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "machine": "2 cores",
         "sessions": 64,
+        "ours": 256,
         "bare": {"p50": 0.1, "p99": 0.3, "n": 1500},
         "engines": {
             name: {"keeps": "results", "versions": {name: "1.2"}, "runs": runs}
