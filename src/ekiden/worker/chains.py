@@ -132,7 +132,8 @@ class Chains:
                 following, leg = handed
                 self._forget(task, me)
                 task, *others = following
-                leg = replace(leg, generation=task.generation)
+                if leg.generation != task.generation:
+                    leg = replace(leg, generation=task.generation)
                 self._running[task.id] = me, task
                 for other in others:
                     self._spawn(other, leg)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ekiden.store.tasks import Completion
 from ekiden.worker.context import StepContext
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.leg import Leg
+from ekiden.worker.within import TimeIsUp, Within
 
 # Mistakes in a flow's code. No retry heals them; everything else may have been bad luck.
 _MISTAKES = (TypeError, AttributeError, NameError, ImportError, NotImplementedError)
@@ -86,13 +86,9 @@ class Executor:
         self, step: CompiledStep, context: StepContext, task: ClaimedTask, leg: Leg
     ) -> str:
         limit = leg.options.timeout.total_seconds()
-        own_clock = asyncio.timeout(limit)
         try:
-            async with own_clock:
-                return step.result.encode(await step.run(context, *leg.arguments(task)))
-        except TimeoutError:
-            if not own_clock.expired():
-                raise  # the step's own
+            return step.result.encode(await Within(limit, step.run(context, *leg.arguments(task))))
+        except TimeIsUp:
             raise StepTimeout(
                 f"Phase {task.phase} {task.step} took longer than {limit:g} s (WORKER_TIMEOUT)."
             ) from None
