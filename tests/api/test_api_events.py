@@ -14,6 +14,7 @@ import pytest
 from ekiden.api.app import Server
 from ekiden.api.settings import ApiSettings
 from ekiden.api.sse import Watchers
+from ekiden.core.model import Error
 from ekiden.errors import DatabaseUnreachable
 from ekiden.store.sessions import Sessions
 from tests.api.conftest import Start
@@ -78,6 +79,25 @@ async def test_a_stream_gives_the_backlog_then_what_happens_and_ends_with_the_se
     assert rest[0].keys() == {
         "id", "sessionId", "type", "phase", "step", "taskId", "data", "createdAt",
     }  # fmt: skip
+
+
+async def test_a_stream_goes_on_while_the_session_may_be_taken_up_again(
+    relay: Relay, serve: Start, base: str
+):
+    client = await serve()
+    session_id = await created(client)
+    await client.post(f"{base}/{session_id}/process-async")
+    task = await relay.claim(session_id)
+    assert await relay.tasks.fail(task, Error(kind="X", message="no", retryable=False))
+    for verb in ("archive", "resume"):
+        assert (await client.post(f"{base}/{session_id}/{verb}")).status_code == 200
+    async with client.stream("GET", f"{base}/{session_id}/events") as answer:
+        stream = events(answer)
+        while await next_type(stream) != "session_resumed":
+            pass  # past "session_archived"
+        await client.post(f"{base}/{session_id}/cancel")
+        left = [e["type"] for e in await asyncio.wait_for(collect(stream), PATIENCE)]
+        assert left[-1] == "session_cancelled"
 
 
 async def collect(stream: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -135,6 +135,12 @@ async def test_two_browsers_at_one_gate_decide_once_and_lose_no_word(site: Site,
     )
     assert (await site.sessions.get(session)).phase == 2
     assert len(await site.sessions.reviews.of(session)) == 1
+    # Given back as it was typed, it stays whatever happens next.
+    await site.sessions.approve(session, actor="Ren")
+    await expect(other.locator(".moved-on")).to_be_visible()
+    await expect(other.get_by_label("Comment").first).to_have_value(
+        "I have doubts about the second trend."
+    )
 
 
 async def test_a_tab_that_nobody_looks_at_holds_no_stream_and_catches_up_when_it_is_looked_at(

@@ -21,6 +21,7 @@ from fastapi.sse import format_sse_event
 from ekiden.api.problems import Refusal
 from ekiden.api.settings import ApiSettings
 from ekiden.api.shown_progress import EventShown, PartialShown
+from ekiden.core.model import SessionState
 from ekiden.errors import DatabaseError
 from ekiden.store.partials import CallKey
 from ekiden.store.sessions import Sessions
@@ -31,10 +32,11 @@ log = structlog.get_logger(__name__)
 
 CHANNEL = "session_changed"
 ALL = "*"  # watched by who wants to know that any session changed
-# Nothing follows these, but that somebody archives a session or brings it back.
+# After these the session may be over, unless somebody takes it up again.
 LAST_EVENTS = frozenset(
     {"session_completed", "session_cancelled", "session_archived", "session_unarchived"}
 )
+_OVER = (SessionState.COMPLETED, SessionState.CANCELLED)
 _BATCH = 500
 
 
@@ -190,6 +192,7 @@ class Reader:
         self._session_id = session_id
         self._after = after  # the last event
         self._heard: dict[CallKey, int] = {}  # the last piece of each call that may say more
+        self._over = False  # a last event was seen
         self.ended = False
 
     async def look(self) -> AsyncIterator[bytes]:
@@ -209,10 +212,13 @@ class Reader:
             )
             for event_id, type_, block in batch:
                 self._after = event_id
-                self.ended = self.ended or type_ in LAST_EVENTS
+                self._over = self._over or type_ in LAST_EVENTS
                 yield block
             if len(batch) < _BATCH:
-                return
+                break
+        if self._over:
+            session = await self._sessions.get(self._session_id)
+            self.ended = self._over = session.status in _OVER
 
     async def partials(self) -> AsyncIterator[bytes]:
         """Yield what running calls have said since the last look."""
@@ -285,6 +291,11 @@ async def follow(
                 # The stream outlives the database: the doorbell rings when it is back.
                 log.warning("events_unread", session_id=session_id, error=error.message)
                 yield format_sse_event(comment="the database does not answer; trying again")
+            except Exception:
+                # Ours. Who watches comes again, and would as fast as before.
+                log.exception("stream_broken", session_id=session_id)
+                yield format_sse_event(comment="this cannot be shown; see the log", retry=30_000)
+                return
             look_at = clock() + watchers.patience()
             while not bell.is_set() and (left := look_at - clock()) > 0:
                 try:

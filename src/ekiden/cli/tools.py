@@ -66,8 +66,9 @@ async def _run(lock: asyncio.Lock, words: Sequence[str], *, patience: float) -> 
                 await process.wait()
     # Its exit code says what it found, not whether it could look: what it said does.
     try:
-        told: dict[str, Any] = json.loads(out)
-    except ValueError:
+        # Its last line: before it a flow may have printed what it likes.
+        told: dict[str, Any] = json.loads(out.splitlines()[-1])
+    except (ValueError, IndexError):
         lines = err.decode("utf-8", "replace").strip().splitlines()
         why = redact(lines[-1].removeprefix("ekiden: "))[:_LONGEST] if lines else "It said nothing."
         raise EkidenError(why) from None

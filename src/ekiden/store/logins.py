@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -29,11 +30,16 @@ class Logins:
     def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
         self._pool = pool
         self._dsn = dsn
+        self._one = asyncio.Lock()  # who waits for the turn below holds a connection of the pool
 
     async def count(self, address: str) -> Tried:
         """Count a login that is tried, if there is room for one."""
         with translated(self._dsn):
-            async with self._pool.acquire() as connection, connection.transaction():
+            async with (
+                self._one,
+                self._pool.acquire() as connection,
+                connection.transaction(),
+            ):
                 await connection.execute(sql("lock_logins"))
                 row = await connection.fetchrow(
                     sql("count_login"), address, WINDOW, MOST_OF_ADDRESS, MOST_OF_ALL

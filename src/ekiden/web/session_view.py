@@ -101,8 +101,9 @@ async def read(sessions: Sessions, session_id: str) -> Material:
         NotFound: no such session.
     """
     pages = sessions.pages
-    session = await sessions.get(session_id)
+    # First: what is read after it may be newer than it says, never older.
     last_event = await pages.last_event(session_id)
+    session = await sessions.get(session_id)
     progress = await sessions.progress(session_id)
     tasks = await pages.tasks(session_id)
     reviews = await sessions.reviews.of(session_id)

@@ -151,21 +151,26 @@
 
   // -- keeping what a person has typed or opened ------------------------------------------------
   const dirty = (root) =>
+    root.querySelector("[data-typed]") !== null || // refused, and given back to be sent again
     [...root.querySelectorAll("textarea, input:not([type=hidden])")].some((f) =>
       f.type === "checkbox" ? f.checked !== f.defaultChecked : f.value !== f.defaultValue);
   const last = new Map(); // id → HTML as it was sent
   const keep = (target, html) => {
-    const open = new Set([...target.querySelectorAll("details[id][open]")].map((d) => d.id));
-    const known = new Set([...target.querySelectorAll("details[id]")].map((d) => d.id));
-    for (const details of html.querySelectorAll("details[id]"))
-      if (known.has(details.id)) details.open = open.has(details.id);
+    const known = [...target.querySelectorAll("details")];
+    const fresh = [...html.querySelectorAll("details")];
+    fresh.forEach((details, at) => {
+      // Those without an id are matched by their place, when there are as many as before.
+      const same = details.id ? known.find((d) => d.id === details.id)
+        : known.length === fresh.length && !known[at].id && known[at];
+      if (same) details.open = same.open;
+    });
   };
   // Whether somebody is deciding, so that the forms must stay as they are.
   const isBusy = (act, fresh) => {
-    const revision = (root) => root.querySelector("[name=revision]")?.value ?? "";
+    const revision = (root) => root.querySelector("[name=revision], [name=of_phase]")?.value ?? "";
     const seen = revision(act);
     if (dirty(act)) {
-      if (!seen || revision(fresh) !== seen) act.querySelector(".moved-on")?.removeAttribute("hidden");
+      if (revision(fresh) !== seen) act.querySelector(".moved-on")?.removeAttribute("hidden");
       return true;
     }
     // The same gate: the focus stays.

@@ -25,7 +25,8 @@
     }
     all.classList.toggle("zoomed", scale > 1);
     for (const button of document.querySelectorAll("[data-zoom]"))
-      button.disabled = button.dataset.zoom === "in" ? scale >= MOST : scale <= 1;
+      // Not "disabled": a button that has the focus keeps it.
+      button.setAttribute("aria-disabled", button.dataset.zoom === "in" ? scale >= MOST : scale <= 1);
     const told = document.getElementById("zoom-told");
     const text = scale > 1 ? told.dataset.told.replace("{n}", scale < 10 ? scale.toFixed(1) : Math.round(scale)) : "";
     if (told.textContent !== text) told.textContent = text;
@@ -54,7 +55,7 @@
   };
   document.body.addEventListener("click", (event) => {
     const button = event.target.closest("[data-zoom]");
-    if (button) acts[button.dataset.zoom]();
+    if (button && button.getAttribute("aria-disabled") !== "true") acts[button.dataset.zoom]();
   });
   document.body.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !event.target.matches(".waterfall-scroll")) return;
@@ -76,6 +77,7 @@
     if (event.button === 0 && shown < WIDTH && event.target.closest(".waterfall")) dragged = event.clientX;
   });
   document.body.addEventListener("pointermove", (event) => {
+    if (!event.buttons) dragged = null; // let go outside of the window
     if (dragged === null || !drawing()) return;
     const bars = drawing().querySelector(".bars").getScreenCTM();
     move(((dragged - event.clientX) / bars.a) * (shown / WIDTH));
