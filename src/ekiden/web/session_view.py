@@ -192,6 +192,8 @@ class SessionView:
             return t(f"waiting.{waiting['kind']}", phase=leg)
         step = t(f"step.{self.progress['currentStep']}")
         key = "running" if self.status == SessionState.RUNNING else self.status
+        if self.drafts:  # there are none before a session has completed
+            key = "drafts"
         return t(f"headline.{key}", phase=leg, step=step)
 
     @property
