@@ -165,9 +165,7 @@ async def test_a_budget_that_is_nearly_spent_is_told_until_it_is_raised(house: H
     assert "has spent 91 % of its budget" in raised["data"]["message"]["en"]
 
 
-async def test_a_budget_of_tokens_alone_is_told_before_all_of_it_is_spent(
-    house: House, desk: Desk
-):
+async def test_a_budget_of_tokens_alone_is_told_before_all_of_it_is_spent(house: House, desk: Desk):
     two = five(First, Second, name="two")
     options = replace(QUICK, budgets={0: Budget(max_tokens=1_000_000)})
     async with working(house.dsn, two, provider=Priced(echo, cost_usd=float(PRICE))):

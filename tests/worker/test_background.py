@@ -10,13 +10,15 @@ import json
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from ekiden.providers import openai_compatible
+from ekiden.errors import ModelUnavailable
+from ekiden.providers import openai_compatible, openai_responses
 from ekiden.providers.models_by_place import Models
-from tests.providers.fake_server import FakeServer, Received, Reply, answer, then_silence
+from tests.providers.fake_server import FakeServer, Received, Reply, answer, in_pieces, then_silence
 from tests.providers.wires import BACKGROUND, RESPONSE_ID, WIRES, answered, response
 from tests.scripted import ScriptedProvider
 from tests.worker.relay import QUICK, House, working
@@ -33,6 +35,8 @@ class Remote:
     def __init__(self, fake: FakeServer) -> None:
         self.asked: Counter[str] = Counter()
         self.stands: dict[str, Any] = response("in_progress")
+        self.first = then_silence(HALF)
+        self.trouble: Reply | None = None  # what a look meets
         fake.answering = self._answer
 
     def _answer(self, received: Received) -> Reply:
@@ -43,7 +47,9 @@ class Remote:
         }[received.method, received.path]
         self.asked[what] += 1
         if what == "made":
-            return then_silence(HALF)
+            return self.first
+        if what == "looked at" and self.trouble is not None:
+            return self.trouble
         if what == "cancelled":
             self.stands = response("cancelled")
         return answer(json.dumps(self.stands).encode(), content_type="application/json")
@@ -122,6 +128,52 @@ async def test_a_step_whose_answer_takes_long_has_no_slot_burns_no_try_and_asks_
         await house.until(session)
     assert remote.asked["made"] == 1
     assert fallback.log == []
+
+
+TROUBLES = [
+    answer(b"{}", status=429, headers={"retry-after": "0.02"}),
+    answer(b"{}", status=503),
+    answer(b"{}", claims=10),
+]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=["busy", "down", "cut"])
+async def test_where_nobody_can_look_at_an_answer_it_is_not_asked_for_again(
+    house: House,
+    fake: FakeServer,
+    remote: Remote,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: Reply,
+):
+    monkeypatch.setattr(openai_responses, "LAST_LOOK", 0.02)
+    session = await killed_in_mid_stream(house, fake)
+    remote.trouble = trouble
+    fallback = ScriptedProvider([], model="fallback-1")
+    models = Models(
+        BACKGROUND.provider(fake), build=lambda _name: fallback, fallback="scripted:fallback-1"
+    )
+    async with working(house.dsn, says(), models=models):
+        await until(lambda: _looked(remote, QUICK.max_retries + 3))
+        remote.trouble, remote.stands = None, answered(TEXT)
+        await house.until(session)
+    assert remote.asked["made"] == 1
+    assert fallback.log == []
+
+
+async def test_a_fallback_that_works_on_its_answer_burns_no_try(
+    house: House, fake: FakeServer, remote: Remote, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(openai_compatible, "_IN_PLACE", 0.0)
+    remote.first = in_pieces(HALF)
+    down = ScriptedProvider(lambda _request: ModelUnavailable("down"))
+    background = BACKGROUND.provider(fake)
+    models = Models(down, build=lambda _name: background, fallback="openai:gpt-5-mini")
+    async with working(house.dsn, says(), models=models):
+        session = await house.begin("one", replace(QUICK, max_retries=0))
+        await until(lambda: _looked(remote, 3))
+        remote.stands = answered(TEXT)
+        await house.until(session)
+    assert remote.asked["made"] == 1
 
 
 async def _looked(remote: Remote, times: int) -> bool:

@@ -24,7 +24,7 @@ from ekiden.providers.reading import StreamListener, in_progress
 OPENAI_URL = "https://api.openai.com/v1"
 
 _FIRST_LOOK = 1.0  # seconds until an answer that is still being made is asked for again,
-_LAST_LOOK = 15.0  # doubled each time up to this;
+LAST_LOOK = 15.0  # doubled each time up to this;
 _IN_PLACE = 60.0  # and when it takes longer, the step gives its place to another meanwhile
 
 
@@ -124,13 +124,14 @@ class OpenAICompatible(HttpModel):
             if not in_progress(raw):
                 return raw
             if monotonic() - begun + wait > _IN_PLACE:
-                raise StillAnswering(
-                    f"{self.name}:{self.model} is still working on its answer; it is looked for "
-                    f"again in {wait:g} s.",
-                    retry_after=wait,
+                raise self._still_answering(
+                    f"{self.name}:{self.model} is still working on its answer.", wait
                 )
             await asyncio.sleep(wait)
-            pause = min(pause * 2, _LAST_LOOK)
+            pause = min(pause * 2, LAST_LOOK)
+
+    def _still_answering(self, why: str, wait: float) -> StillAnswering:
+        return StillAnswering(f"{why} It is looked for again in {wait:g} s.", retry_after=wait)
 
     def _retrieve(self, client: Any, answer_id: str) -> AbstractAsyncContextManager[Any]:
         """Begin to ask for a stored answer."""

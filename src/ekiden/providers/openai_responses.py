@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from ekiden.errors import AnswerInvalid, ModelBusy, ModelError, ModelRefused, ModelUnavailable
 from ekiden.providers.dialect import Dialect, described_schema, most_tokens
-from ekiden.providers.openai_compatible import OpenAICompatible
+from ekiden.providers.openai_compatible import LAST_LOOK, OpenAICompatible
 from ekiden.providers.protocol import ModelRequest, RawAnswer, Usage
 from ekiden.providers.reading import StreamListener, in_progress, is_answer
 
@@ -91,8 +91,16 @@ class OpenAIResponses(OpenAICompatible):
         return replace(fetched, took=monotonic() - begun)
 
     async def fetch(self, answer_id: str) -> RawAnswer | None:
-        """Return the answer; see `KeepsAnswers.fetch`. One that failed or was cancelled is none."""
-        raw = await super().fetch(answer_id)
+        """Return the answer; see `KeepsAnswers.fetch`. One that failed or was cancelled is none.
+
+        Raises:
+            StillAnswering: it takes longer, or nobody could look: it is being made all the same.
+        """
+        try:
+            raw = await super().fetch(answer_id)
+        except (ModelUnavailable, ModelBusy) as error:
+            wait = LAST_LOOK if error.retry_after is None else error.retry_after
+            raise self._still_answering(error.message, wait) from error
         return raw if raw is not None and is_answer(raw) else None
 
     async def withdraw(self, answer_id: str) -> None:
