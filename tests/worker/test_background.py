@@ -197,8 +197,25 @@ async def test_cancelling_the_session_stops_it_at_the_provider(
     assert remote.asked["made"] == remote.asked["cancelled"] == 1
 
 
+async def test_streams_that_nobody_can_withdraw_crowd_out_none_that_can_be(
+    house: House, fake: FakeServer, remote: Remote
+):
+    session = await killed_in_mid_stream(house, fake)
+    await house.pool.execute(
+        "INSERT INTO ekiden.started_calls (session_id, task_id, attempt, number, kind, provider,"
+        " model, request_hash, answer_id, started_at)"
+        " SELECT session_id, task_id, attempt, n, kind, 'anthropic', 'claude', request_hash,"
+        " 'msg_' || n, started_at - interval '1 min'"
+        " FROM ekiden.started_calls, generate_series(2, 101) n"
+    )
+    await house.sessions.cancel(session, actor="me")
+    async with working(house.dsn, says(), models=Models(BACKGROUND.provider(fake))):
+        await until(lambda: _withdrawn(house))
+    assert remote.asked["cancelled"] == 1
+
+
 async def _withdrawn(house: House) -> bool:
-    return bool(await house.pool.fetchval("SELECT withdrawn_at FROM ekiden.started_calls"))
+    return bool(await house.pool.fetchval("SELECT max(withdrawn_at) FROM ekiden.started_calls"))
 
 
 async def test_what_was_not_cancelled_goes_on_when_a_worker_stops(
