@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 
+from ekiden.core.model import Review, Verb
 from ekiden.errors import ModelUnavailable
 from ekiden.providers import openai_compatible, openai_responses
 from ekiden.providers.models_by_place import Models
+from ekiden.store.ledger import Ledger, UnwantedAnswer
+from ekiden.worker import withdrawals
 from tests.providers.fake_server import FakeServer, Received, Reply, answer, in_pieces, then_silence
 from tests.providers.wires import BACKGROUND, RESPONSE_ID, WIRES, answered, response
 from tests.scripted import ScriptedProvider
@@ -36,6 +39,7 @@ class Remote:
         self.asked: Counter[str] = Counter()
         self.stands: dict[str, Any] = response("in_progress")
         self.first = then_silence(HALF)
+        self.deaf = 0  # how many cancellations fail
         self.trouble: Reply | None = None  # what a look meets
         fake.answering = self._answer
 
@@ -50,6 +54,8 @@ class Remote:
             return self.first
         if what == "looked at" and self.trouble is not None:
             return self.trouble
+        if what == "cancelled" and self.asked[what] <= self.deaf:
+            return answer(b"{}", status=500)
         if what == "cancelled":
             self.stands = response("cancelled")
         return answer(json.dumps(self.stands).encode(), content_type="application/json")
@@ -212,6 +218,62 @@ async def test_streams_that_nobody_can_withdraw_crowd_out_none_that_can_be(
     async with working(house.dsn, says(), models=Models(BACKGROUND.provider(fake))):
         await until(lambda: _withdrawn(house))
     assert remote.asked["cancelled"] == 1
+
+
+async def test_a_provider_that_could_not_be_told_is_told_soon(
+    house: House, fake: FakeServer, remote: Remote, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(withdrawals, "_SOON", 0.02)
+    remote.deaf = 3
+    session = await killed_in_mid_stream(house, fake)
+    await house.sessions.cancel(session, actor="me")
+    async with working(house.dsn, says(), models=Models(BACKGROUND.provider(fake))):
+        await until(lambda: _withdrawn(house))
+    assert remote.asked["cancelled"] == 4
+
+
+async def test_an_id_that_is_noted_after_the_look_is_looked_at_soon(
+    house: House, fake: FakeServer, remote: Remote, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(withdrawals, "_SOON", 0.2)
+    looks = 0
+    unwanted = Ledger.unwanted
+
+    async def counted(ledger: Ledger) -> list[UnwantedAnswer]:
+        nonlocal looks
+        found = await unwanted(ledger)
+        looks += 1
+        if looks == 2:  # the look after the bell, with which the session is cancelled
+            await house.pool.execute("UPDATE ekiden.started_calls SET started_at = now()")
+        return found
+
+    session = await killed_in_mid_stream(house, fake)
+    await house.pool.execute("UPDATE ekiden.started_calls SET started_at = now() - interval '2 d'")
+    await house.sessions.cancel(session, actor="me")
+    monkeypatch.setattr(Ledger, "unwanted", counted)
+    async with working(house.dsn, says(), models=Models(BACKGROUND.provider(fake))):
+        await until(lambda: _withdrawn(house))
+    assert looks == 3
+
+
+async def test_running_a_phase_anew_stops_what_a_parked_step_waits_for(
+    house: House, fake: FakeServer, remote: Remote, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(withdrawals, "_SOON", 900.0)
+    monkeypatch.setattr(openai_compatible, "_IN_PLACE", 0.0)
+    monkeypatch.setattr(openai_compatible, "_FIRST_LOOK", 60.0)
+    session = await killed_in_mid_stream(house, fake)
+    async with working(house.dsn, says(), models=Models(BACKGROUND.provider(fake)), drain=0.0):
+        await until(lambda: _looked(remote, 1))
+        await until(lambda: _parked(house))
+        await house.sessions.pause(session, actor="me")
+        await house.sessions.reviews.take(session, Review(verb=Verb.RERUN, actor="me", phase=1))
+        await until(lambda: _withdrawn(house))
+    assert remote.asked["cancelled"] == 1
+
+
+async def _parked(house: House) -> bool:
+    return bool(await house.pool.fetchval("SELECT count(*) FROM ekiden.api_tasks WHERE queued"))
 
 
 async def _withdrawn(house: House) -> bool:
