@@ -17,7 +17,7 @@ import pytest
 
 from ekiden.core.model import Review, Verb
 from ekiden.errors import ModelUnavailable
-from ekiden.providers import openai_compatible, openai_responses
+from ekiden.providers import openai_compatible
 from ekiden.providers.models_by_place import Models
 from ekiden.store.ledger import Ledger, UnwantedAnswer
 from ekiden.worker import withdrawals
@@ -119,6 +119,17 @@ async def test_after_kill_9_in_mid_stream_the_answer_is_fetched_and_paid_once(
     assert json.loads(result) == TEXT
 
 
+async def test_a_worker_that_asks_in_the_foreground_fetches_it_all_the_same(
+    house: House, fake: FakeServer, remote: Remote
+):
+    session = await killed_in_mid_stream(house, fake)
+    remote.stands = answered(TEXT)
+    foreground = replace(BACKGROUND, background=False)
+    async with working(house.dsn, says(), models=Models(foreground.provider(fake))):
+        await house.until(session)
+    assert remote.asked == {"made": 1, "looked at": 1}
+
+
 async def test_a_step_whose_answer_takes_long_has_no_slot_burns_no_try_and_asks_nobody_else(
     house: House, fake: FakeServer, remote: Remote, monkeypatch: pytest.MonkeyPatch
 ):
@@ -151,7 +162,7 @@ async def test_where_nobody_can_look_at_an_answer_it_is_not_asked_for_again(
     monkeypatch: pytest.MonkeyPatch,
     trouble: Reply,
 ):
-    monkeypatch.setattr(openai_responses, "LAST_LOOK", 0.02)
+    monkeypatch.setattr(openai_compatible, "_LAST_LOOK", 0.02)
     session = await killed_in_mid_stream(house, fake)
     remote.trouble = trouble
     fallback = ScriptedProvider([], model="fallback-1")
