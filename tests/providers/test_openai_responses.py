@@ -183,6 +183,19 @@ def test_only_models_of_openai_can_be_asked_so(monkeypatch: pytest.MonkeyPatch):
     load_settings.cache_clear()
 
 
+async def test_a_server_that_asks_for_a_day_is_looked_at_before(server, provider):
+    day = {"retry-after": "86400"}
+    body = json.dumps(response("in_progress")).encode()
+    for reply in (
+        answer(b"{}", status=429, headers=day),
+        answer(body, content_type="application/json", headers=day),
+    ):
+        server.reply = reply
+        with pytest.raises(StillAnswering) as caught:
+            await provider.fetch(RESPONSE_ID)
+        assert caught.value.retry_after == 900
+
+
 BUSY = answer(b"{}", status=429, headers={"retry-after": "7"})
 
 

@@ -32,6 +32,7 @@ OPENAI_URL = "https://api.openai.com/v1"
 _RESPONSE = "resp_"  # how the ids of the Responses API begin
 _FIRST_LOOK = 1.0  # seconds until an answer that is still being made is asked for again,
 _LAST_LOOK = 15.0  # doubled each time up to this;
+_LONGEST_WAIT = 900.0  # whatever a server asks for: a task that is told to wait long is given up;
 _IN_PLACE = 60.0  # and when it takes longer, the step gives its place to another meanwhile
 
 
@@ -153,6 +154,7 @@ class OpenAICompatible(HttpModel):
             pause = min(pause * 2, _LAST_LOOK)
 
     def _still_answering(self, why: str, wait: float) -> StillAnswering:
+        wait = min(wait, _LONGEST_WAIT)
         return StillAnswering(f"{why} It is looked for again in {wait:g} s.", retry_after=wait)
 
     def _retrieve(self, client: Any, answer_id: str) -> AbstractAsyncContextManager[Any]:
