@@ -293,10 +293,11 @@ class Looks(Alerts):
 
     asked = 0
     open = 0
+    idle = False  # nobody is told of alerts, and none is open
 
     async def look(self, limits: Limits, *, older_than: timedelta = timedelta()) -> Looked | None:
         self.asked += 1
-        return Looked(open=self.open)
+        return None if self.idle else Looked(open=self.open)
 
 
 async def test_who_is_idle_looks_rarely_and_who_has_an_open_alert_looks_on(house: House):
@@ -317,8 +318,9 @@ async def test_who_is_idle_looks_rarely_and_who_has_an_open_alert_looks_on(house
     assert await ticks(5) == 5
     lively, looks.open = False, 1
     assert await ticks(50) == 50
-    looks.open = 0
+    looks.idle = True  # a peer has resolved it, and then nobody was told any more
     assert await ticks(QUIET) == 1
+    assert await ticks(QUIET + 1) == 1
 
 
 async def test_an_idle_worker_with_a_receiver_asks_for_next_to_nothing(
