@@ -318,9 +318,12 @@ async def test_who_is_idle_looks_rarely_and_who_has_an_open_alert_looks_on(house
     assert await ticks(5) == 5
     lively, looks.open = False, 1
     assert await ticks(50) == 50
-    looks.idle = True  # a peer has resolved it, and then nobody was told any more
+    looks.open = 0
     assert await ticks(QUIET) == 1
-    assert await ticks(QUIET + 1) == 1
+    looks.open = 1
+    assert await ticks(50) == 49  # the first of them was the last quiet one
+    looks.idle = True  # a peer has resolved it, and nobody is told any more
+    assert await ticks(QUIET) == 1
 
 
 async def test_an_idle_worker_with_a_receiver_asks_for_next_to_nothing(

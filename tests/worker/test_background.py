@@ -19,7 +19,8 @@ from ekiden.core.model import Review, Verb
 from ekiden.errors import ModelUnavailable
 from ekiden.providers import openai_compatible
 from ekiden.providers.models_by_place import Models
-from ekiden.store.ledger import Ledger, UnwantedAnswer
+from ekiden.store.budgets import Budgets
+from ekiden.store.ledger import Call, Ledger, UnwantedAnswer
 from ekiden.worker import withdrawals
 from tests.providers.fake_server import FakeServer, Received, Reply, answer, in_pieces, then_silence
 from tests.providers.wires import BACKGROUND, RESPONSE_ID, WIRES, answered, response
@@ -191,6 +192,37 @@ async def test_a_fallback_that_works_on_its_answer_burns_no_try(
         remote.stands = answered(TEXT)
         await house.until(session)
     assert remote.asked["made"] == 1
+
+
+async def test_what_a_parked_call_may_cost_stays_reserved(
+    house: House, fake: FakeServer, remote: Remote, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(openai_compatible, "_IN_PLACE", 0.0)
+    monkeypatch.setattr(openai_compatible, "_FIRST_LOOK", 60.0)
+    session = await killed_in_mid_stream(house, fake)
+    await house.pool.execute("INSERT INTO ekiden.budgets VALUES ($1, 0, NULL, 100)", session)
+    await house.pool.execute(
+        "INSERT INTO ekiden.reservations SELECT session_id, task_id, attempt, number, 1, NULL, 60"
+        " FROM ekiden.started_calls"
+    )
+    async with working(house.dsn, says(), models=Models(BACKGROUND.provider(fake))):
+        await until(lambda: _looked(remote, 1))
+        await until(lambda: _parked(house))
+    task, attempt = await house.pool.fetchrow("SELECT id, attempt FROM ekiden.api_tasks")
+    budgets = Budgets(house.pool, house.dsn)
+
+    async def may(task_id: int) -> bool:
+        call = Call(
+            session_id=session, task_id=task_id, attempt=attempt, number=1, kind="ask",
+            provider="openai", model="gpt-5-mini", request_hash=b"", request=b"",
+        )  # fmt: skip
+        return await budgets.reserve(call, phase=1, cost_usd=None, tokens=60) is None
+
+    assert not await may(task + 1)  # a sibling
+    assert await may(task)  # asks anew, where the answer came to nothing
+    await house.pool.execute("DELETE FROM ekiden.reservations WHERE attempt > 1")
+    await house.pool.execute("UPDATE ekiden.started_calls SET withdrawn_at = now()")
+    assert await may(task + 1)
 
 
 async def _looked(remote: Remote, times: int) -> bool:
