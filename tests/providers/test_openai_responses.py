@@ -5,7 +5,6 @@ https://developers.openai.com/api/docs/guides/background
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -184,8 +183,32 @@ def test_only_models_of_openai_can_be_asked_so(monkeypatch: pytest.MonkeyPatch):
     load_settings.cache_clear()
 
 
-async def test_a_cut_in_the_middle_of_a_look_is_not_taken_for_a_no(server, provider):
-    server.reply = in_pieces(b"")
-    with pytest.raises(ModelUnavailable):
-        await provider.fetch(RESPONSE_ID)
-    await asyncio.sleep(0)
+async def test_a_server_that_asks_for_a_day_is_looked_at_before(server, provider):
+    day = {"retry-after": "86400"}
+    body = json.dumps(response("in_progress")).encode()
+    for reply in (
+        answer(b"{}", status=429, headers=day),
+        answer(body, content_type="application/json", headers=day),
+    ):
+        server.reply = reply
+        with pytest.raises(StillAnswering) as caught:
+            await provider.fetch(RESPONSE_ID)
+        assert caught.value.retry_after == 900
+
+
+BUSY = answer(b"{}", status=429, headers={"retry-after": "7"})
+
+
+@pytest.mark.parametrize(
+    ("look", "wait"),
+    [(in_pieces(b""), 15), (answer(b"{}", status=502), 15), (BUSY, 7)],
+    ids=["cut", "502", "429"],
+)
+async def test_where_nobody_can_look_the_answer_is_being_made_all_the_same(
+    server, provider, look, wait
+):
+    server.answering = lambda received: in_pieces(CUT) if received.method == "POST" else look
+    for asking in (provider.fetch(RESPONSE_ID), provider.send(SAY)):
+        with pytest.raises(StillAnswering) as caught:
+            await asking
+        assert caught.value.retry_after == wait

@@ -165,6 +165,18 @@ async def test_a_budget_that_is_nearly_spent_is_told_until_it_is_raised(house: H
     assert "has spent 91 % of its budget" in raised["data"]["message"]["en"]
 
 
+async def test_a_budget_of_tokens_alone_is_told_before_all_of_it_is_spent(house: House, desk: Desk):
+    two = five(First, Second, name="two")
+    options = replace(QUICK, budgets={0: Budget(max_tokens=1_000_000)})
+    async with working(house.dsn, two, provider=Priced(echo, cost_usd=float(PRICE))):
+        session = await house.begin("two", options)
+        await house.until(session, "AWAITING_REVIEW")
+        await house.pool.execute("UPDATE ekiden.calls SET input_tokens = 475, output_tokens = 0")
+        await house.pool.execute("UPDATE ekiden.budgets SET max_tokens = 1000")  # for two calls
+        (found,) = (await desk.look(budget=0.9)).raised
+    assert found.value == pytest.approx(0.95)
+
+
 async def test_lost_workers_are_one_alert_and_over_once_all_is_well_for_a_while(
     house: House, desk: Desk
 ):
@@ -281,10 +293,11 @@ class Looks(Alerts):
 
     asked = 0
     open = 0
+    idle = False  # nobody is told of alerts, and none is open
 
     async def look(self, limits: Limits, *, older_than: timedelta = timedelta()) -> Looked | None:
         self.asked += 1
-        return Looked(open=self.open)
+        return None if self.idle else Looked(open=self.open)
 
 
 async def test_who_is_idle_looks_rarely_and_who_has_an_open_alert_looks_on(house: House):
@@ -306,6 +319,10 @@ async def test_who_is_idle_looks_rarely_and_who_has_an_open_alert_looks_on(house
     lively, looks.open = False, 1
     assert await ticks(50) == 50
     looks.open = 0
+    assert await ticks(QUIET) == 1
+    looks.open = 1
+    assert await ticks(50) == 49  # the first of them was the last quiet one
+    looks.idle = True  # a peer has resolved it, and nobody is told any more
     assert await ticks(QUIET) == 1
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ekiden.cli.verifying import read_text
 from ekiden.core.model import Options
 from ekiden.providers.catalog import Catalog, ProviderSettings
 from ekiden.providers.models_by_place import Models
+from ekiden.store.verify import verify
 from ekiden.worker import context
 from tests.scripted import ScriptedProvider
 from tests.worker.relay import House, asks, working
@@ -55,7 +57,10 @@ async def test_a_worker_without_the_key_hands_the_task_on_to_one_that_has_it(hou
             await house.until(session)
     assert len(provider.answered) == 3
     counted = await house.pool.fetchval("SELECT max(attempt - budget_from) FROM ekiden.api_tasks")
-    assert counted == 1  # handing on burns no try
+    assert counted == 1  # handing on burns no try,
+    outcomes = await house.outcomes(session, (await house.sessions.tasks(session))[0].id)
+    assert set(outcomes) == {"RELEASED", "COMPLETED"}  # and is no error of anybody's
+    assert (await verify(house.dsn, read=read_text)).violations == 0
 
 
 async def test_while_a_living_worker_has_it_the_task_waits_however_long_that_takes(

@@ -163,7 +163,7 @@ async def test_retry_after_is_honoured_and_nobody_else_asks_meanwhile(
     assert 2 <= times[1] - times[0] < 3
     assert len(times) == 7
     assert await house.outcomes(other, (await house.sessions.tasks(other))[0].id) == [
-        "RETRIED",
+        "RELEASED",
         "COMPLETED",
     ]
 

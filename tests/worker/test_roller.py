@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from ekiden.core.metrics import Measure, Window, times
+from ekiden.errors import DatabaseError
 from ekiden.store import metrics
 from ekiden.store.metrics import Metrics
 from ekiden.worker import roller
@@ -99,3 +100,15 @@ async def test_many_workers_add_their_commits_at_once(house: House):
         *(metrics.add_commits(given) for _ in range(20) for given in (taken, backwards))
     )
     assert times(await metrics.ever(), Measure.COMMIT).n == 40 * 60
+
+
+async def test_a_worker_whose_commit_times_cannot_be_written_says_goodbye_all_the_same(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    async def refused(_metrics: Metrics, _times: object) -> None:
+        raise DatabaseError("no")
+
+    monkeypatch.setattr(Metrics, "add_commits", refused)
+    async with working(house.dsn, sums()):
+        await house.until(await house.begin("sums", AUTO))
+    assert await house.pool.fetchval("SELECT state FROM ekiden.workers") == "STOPPED"

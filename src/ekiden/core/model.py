@@ -49,7 +49,7 @@ class Outcome(StrEnum):
     RETRIED = "RETRIED"  # it failed and the task was queued again
     FAILED = "FAILED"  # it failed and the task with it
     LOST = "LOST"  # its worker gave no sign of life
-    RELEASED = "RELEASED"  # its worker stopped and gave the task back
+    RELEASED = "RELEASED"  # given back: its worker stopped, or it waits for something; not counted
     CANCELLED = "CANCELLED"  # its session was cancelled meanwhile
 
 

@@ -13,18 +13,26 @@ from time import monotonic
 from types import ModuleType
 from typing import Any, cast
 
-from ekiden.errors import AnswerInvalid, ModelRefused, StillAnswering
+from ekiden.errors import (
+    AnswerInvalid,
+    ModelBusy,
+    ModelRefused,
+    ModelUnavailable,
+    StillAnswering,
+)
 from ekiden.providers.dialect import Dialect, dialect_for, spell
 from ekiden.providers.failures import retry_after
 from ekiden.providers.http_model import HttpModel
 from ekiden.providers.manners import Manners
 from ekiden.providers.protocol import ModelRequest, RawAnswer, Usage
-from ekiden.providers.reading import StreamListener, in_progress
+from ekiden.providers.reading import StreamListener, in_progress, is_answer
 
 OPENAI_URL = "https://api.openai.com/v1"
 
+_RESPONSE = "resp_"  # how the ids of the Responses API begin
 _FIRST_LOOK = 1.0  # seconds until an answer that is still being made is asked for again,
 _LAST_LOOK = 15.0  # doubled each time up to this;
+_LONGEST_WAIT = 900.0  # whatever a server asks for: a task that is told to wait long is given up;
 _IN_PLACE = 60.0  # and when it takes longer, the step gives its place to another meanwhile
 
 
@@ -107,7 +115,22 @@ class OpenAICompatible(HttpModel):
         return await self._ask(request, begin, listener, on_text=on_text, on_usage=on_usage)
 
     async def fetch(self, answer_id: str) -> RawAnswer | None:
-        """Return a stored answer; see `KeepsAnswers.fetch`.
+        """Return a stored answer; see `KeepsAnswers.fetch`. One that failed is none.
+
+        One of the Responses API is being made in the background, also where nobody can look: that
+        is `StillAnswering`.
+        """
+        try:
+            raw = await self._look_for(answer_id)
+        except (ModelUnavailable, ModelBusy) as error:
+            if not answer_id.startswith(_RESPONSE):
+                raise
+            wait = _LAST_LOOK if error.retry_after is None else error.retry_after
+            raise self._still_answering(error.message, wait) from error
+        return raw if raw is not None and is_answer(raw) else None
+
+    async def _look_for(self, answer_id: str) -> RawAnswer | None:
+        """Return a stored answer, as it stands once it is over.
 
         A refusal (404, but also 403 or 405) counts as "not there": nothing else would ever come.
         """
@@ -124,21 +147,22 @@ class OpenAICompatible(HttpModel):
             if not in_progress(raw):
                 return raw
             if monotonic() - begun + wait > _IN_PLACE:
-                raise StillAnswering(
-                    f"{self.name}:{self.model} is still working on its answer; it is looked for "
-                    f"again in {wait:g} s.",
-                    retry_after=wait,
+                raise self._still_answering(
+                    f"{self.name}:{self.model} is still working on its answer.", wait
                 )
             await asyncio.sleep(wait)
             pause = min(pause * 2, _LAST_LOOK)
 
+    def _still_answering(self, why: str, wait: float) -> StillAnswering:
+        wait = min(wait, _LONGEST_WAIT)
+        return StillAnswering(f"{why} It is looked for again in {wait:g} s.", retry_after=wait)
+
     def _retrieve(self, client: Any, answer_id: str) -> AbstractAsyncContextManager[Any]:
-        """Begin to ask for a stored answer."""
+        """Begin to ask for a stored answer, of whichever API: its asker may have used the other."""
+        kept = client.responses if answer_id.startswith(_RESPONSE) else client.chat.completions
         return cast(
             "AbstractAsyncContextManager[Any]",
-            client.chat.completions.with_streaming_response.retrieve(
-                answer_id, extra_headers=self._headers()
-            ),
+            kept.with_streaming_response.retrieve(answer_id, extra_headers=self._headers()),
         )
 
     async def models(self) -> list[str]:

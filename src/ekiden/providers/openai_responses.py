@@ -21,7 +21,7 @@ from ekiden.errors import AnswerInvalid, ModelBusy, ModelError, ModelRefused, Mo
 from ekiden.providers.dialect import Dialect, described_schema, most_tokens
 from ekiden.providers.openai_compatible import OpenAICompatible
 from ekiden.providers.protocol import ModelRequest, RawAnswer, Usage
-from ekiden.providers.reading import StreamListener, in_progress, is_answer
+from ekiden.providers.reading import StreamListener, in_progress
 
 # Tokens that a model in the background may think on top of what one in the foreground may: it is
 # chosen for questions that take minutes, and thinks as hard as it does by default.
@@ -90,11 +90,6 @@ class OpenAIResponses(OpenAICompatible):
         self._tell_rest(fetched, heard, on_text)
         return replace(fetched, took=monotonic() - begun)
 
-    async def fetch(self, answer_id: str) -> RawAnswer | None:
-        """Return the answer; see `KeepsAnswers.fetch`. One that failed or was cancelled is none."""
-        raw = await super().fetch(answer_id)
-        return raw if raw is not None and is_answer(raw) else None
-
     async def withdraw(self, answer_id: str) -> None:
         """Cancel a response; see `Withdraws.withdraw`."""
         client = await self._connected()
@@ -112,14 +107,6 @@ class OpenAIResponses(OpenAICompatible):
     def most_it_costs(self, input_chars: int, max_tokens: int) -> Decimal | None:
         """Return an upper bound of what one call costs; see `Priced.most_it_costs`."""
         return super().most_it_costs(input_chars, _tokens(max_tokens, self._dialect))
-
-    def _retrieve(self, client: Any, answer_id: str) -> AbstractAsyncContextManager[Any]:
-        return cast(
-            "AbstractAsyncContextManager[Any]",
-            client.responses.with_streaming_response.retrieve(
-                answer_id, extra_headers=self._headers()
-            ),
-        )
 
     def _tell_rest(self, raw: RawAnswer, heard: int, on_text: Callable[[str], None] | None) -> None:
         """Let ``on_text`` hear what the stream did not bring."""

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import orjson
 
-from ekiden.core.model import ClaimedTask, Error, Feedback, Options, SessionData
+from ekiden.core.model import ClaimedTask, Error, Feedback, Options, Outcome, SessionData
 from ekiden.store.connection import translated
 from ekiden.store.queries import sql
 from ekiden.store.words import storable
@@ -82,11 +82,14 @@ class Tasks:
         task: ClaimedTask,
         error: Error,
         delay: timedelta,
-        outcome: str = "RETRIED",
         *,
         counts: bool = True,
     ) -> bool:
-        """Queue a failed attempt's task again; False when the attempt no longer holds it."""
+        """Queue a failed attempt's task again; False when the attempt no longer holds it.
+
+        One that does not count is given back: it waits for something, and nothing went wrong.
+        """
+        outcome = Outcome.RETRIED if counts else Outcome.RELEASED
         with translated(self._dsn):
             due = await self._pool.fetchval(
                 sql("retry_task"), task.id, task.attempt, _json(error), delay, outcome, counts

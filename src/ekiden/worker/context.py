@@ -195,6 +195,8 @@ class StepContext:
             telemetry.emit("fallback_asked", model=f"{other.name}:{other.model}", why=error.message)
             try:
                 return await self._ask(other, turns, question)
+            except StillAnswering:
+                raise
             except (ModelUnavailable, ModelBusy, NotNow) as also:
                 raise error from also  # when to come back is up to the first
 

@@ -52,7 +52,8 @@ class Watch:
     async def look(self, older_than: timedelta = timedelta()) -> None:
         """Look, unless a peer has within ``older_than``."""
         looked = await self._alerts.look(self._limits, older_than=older_than)
-        if looked is None:
+        if looked is None:  # a peer sees to what is open, or nothing is
+            self._open = False
             return
         self._open = bool(looked.open)
         for reading in looked.raised:

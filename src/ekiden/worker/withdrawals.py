@@ -15,6 +15,7 @@ from ekiden.store.doorbell import Doorbell
 from ekiden.store.ledger import Ledger, UnwantedAnswer
 
 _SWEEP = 900.0  # seconds between looks that nothing asked for
+_SOON = 15.0  # until the look after one that was asked for, or in which something failed
 
 
 class Withdrawals:
@@ -26,25 +27,30 @@ class Withdrawals:
         self._doorbell = doorbell
 
     async def run(self) -> None:
-        """Look whenever a session is cancelled."""
+        """Look whenever a session is cancelled, and soon again: an id may be noted just after."""
         async with self._doorbell.subscribe("session_cancelled") as bell:
+            rung = True
             while True:
                 try:
-                    for answer in await self._ledger.unwanted():
-                        await self._withdraw(answer)
+                    told = [
+                        await self._withdraw(answer) for answer in await self._ledger.unwanted()
+                    ]
                 except DatabaseError as error:
-                    telemetry.emit("database_lost", error=error.message, next_try_s=_SWEEP)
-                await bell.wait(_SWEEP)
+                    telemetry.emit("database_lost", error=error.message, next_try_s=_SOON)
+                    told = [False]
+                rung = bool(await bell.wait(_SOON if rung or not all(told) else _SWEEP))
 
-    async def _withdraw(self, answer: UnwantedAnswer) -> None:
+    async def _withdraw(self, answer: UnwantedAnswer) -> bool:
+        """Let a provider stop; return whether all that can be done here is done."""
         provider: object = self._models.known(answer.provider, answer.model)
         if not isinstance(provider, Withdraws):
-            return
+            return True
         told = {"model": f"{answer.provider}:{answer.model}", "task": answer.task_id}
         try:
             await provider.withdraw(answer.answer_id)
         except ModelError as error:
             telemetry.emit("answer_unstopped", error=error.message, **told)
-            return
+            return False
         await self._ledger.note_withdrawn(answer)
         telemetry.emit("answer_withdrawn", **told)
+        return True

@@ -290,11 +290,12 @@ class Worker:
             async with asyncio.timeout(10):
                 await self._committer.close()
                 await self._ledger.close()
-                await self._roller.write_commits()
                 if self._cut_short:
                     # A commit in flight may have handed on to a chain that is no more.
                     await self._workers.rescue([self.id], max_deaths=MAX_DEATHS)
                 await self._workers.stop(self.id)
+                with suppress(DatabaseError):  # nothing depends on it
+                    await self._roller.write_commits()
         except (DatabaseError, TimeoutError, OSError, asyncpg.InterfaceError):
             self._committer.abort()
             self._ledger.abort()

@@ -61,7 +61,7 @@ JOIN ekiden.budgets b ON b.session_id = s.id
 JOIN ekiden.flows f ON f.id = s.flow_id
 CROSS JOIN LATERAL (
     SELECT greatest(sum(k.cost_usd) / nullif(b.max_cost_usd, 0),
-                    sum(k.tokens) / nullif(b.max_tokens, 0)) AS share
+                    sum(k.tokens)::numeric / nullif(b.max_tokens, 0)) AS share
     FROM (SELECT DISTINCT ON (c.task_id, c.attempt, c.number) t.phase, c.cost_usd,
                  coalesce(c.input_tokens, 0) + coalesce(c.output_tokens, 0) AS tokens
           FROM ekiden.calls c JOIN ekiden.api_tasks t ON t.id = c.task_id

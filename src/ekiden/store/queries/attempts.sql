@@ -2,7 +2,7 @@
 
 -- name: retry_task
 -- Puts a failed attempt's task back in the queue, due after $4; held if the session was paused
--- meanwhile. $6: whether the attempt counts. Fenced on (RUNNING, attempt).
+-- meanwhile. $5: its outcome; $6: whether the attempt counts. Fenced on (RUNNING, attempt).
 WITH locked AS MATERIALIZED (
     SELECT s.id, s.status FROM ekiden.sessions s
     WHERE s.id = (SELECT session_id FROM ekiden.api_tasks WHERE id = $1) FOR UPDATE

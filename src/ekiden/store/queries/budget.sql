@@ -6,8 +6,9 @@ SELECT FROM ekiden.budgets WHERE session_id = $1 ORDER BY phase FOR UPDATE;
 
 -- name: spent
 -- Each budget that a call of phase $2 is under, with what it has spent and what calls under way may
--- still cost. A call whose price is not known counts in unpriced; a reservation counts while its
--- attempt runs and its call has no row in the ledger.
+-- still cost. A call whose price is not known counts in unpriced; a reservation counts while its call
+-- has no row in the ledger and its attempt runs, or its answer is made in the background (a response of
+-- OpenAI) and no later attempt has asked anew.
 WITH calls AS (
     SELECT DISTINCT ON (c.task_id, c.attempt, c.number) t.phase, c.cost_usd, c.kind,
            coalesce(c.input_tokens, 0) + coalesce(c.output_tokens, 0) AS tokens
@@ -17,10 +18,19 @@ WITH calls AS (
 ), reserved AS (
     SELECT r.phase, r.cost_usd, r.tokens
     FROM ekiden.reservations r
-    JOIN ekiden.api_tasks t ON t.id = r.task_id AND t.attempt = r.attempt AND t.status = 'RUNNING'
+    JOIN ekiden.api_tasks t ON t.id = r.task_id
     WHERE r.session_id = $1 AND (r.task_id, r.attempt, r.number) <> ($3::bigint, $4::int, $5::int)
       AND NOT EXISTS (SELECT FROM ekiden.calls c WHERE c.task_id = r.task_id
                       AND c.attempt = r.attempt AND c.number = r.number)
+      AND (t.attempt = r.attempt AND t.status = 'RUNNING'
+           OR t.status IN ('QUEUED', 'RUNNING') AND (r.task_id, r.number) <> ($3, $5)
+              AND EXISTS (SELECT FROM ekiden.started_calls s
+                          WHERE s.task_id = r.task_id AND s.attempt = r.attempt
+                            AND s.number = r.number AND s.withdrawn_at IS NULL
+                            AND s.answer_id LIKE 'resp\_%')
+              AND NOT EXISTS (SELECT FROM ekiden.reservations l
+                              WHERE l.session_id = r.session_id AND l.task_id = r.task_id
+                                AND l.number = r.number AND l.attempt > r.attempt))
 )
 SELECT b.phase, b.max_cost_usd, b.max_tokens,
        coalesce(c.cost, 0) AS cost_usd, coalesce(c.tokens, 0)::bigint AS tokens,

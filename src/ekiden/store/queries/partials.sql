@@ -66,11 +66,12 @@ ORDER BY s.attempt DESC, s.number LIMIT 1;
 
 -- name: unwanted_answers
 -- Calls of cancelled tasks whose answer may still be in the making: they began within a day, have no
--- answer here, and their provider was not told.
+-- answer here, and their provider was not told. Only responses of OpenAI are made while nobody listens;
+-- the ids of other streams are noted as well, and would crowd them out.
 SELECT s.task_id, s.attempt, s.number, s.provider, s.model, s.answer_id
 FROM ekiden.started_calls s JOIN ekiden.api_tasks t ON t.id = s.task_id
 WHERE s.withdrawn_at IS NULL AND s.started_at > ekiden.now() - interval '1 day'
-  AND t.status = 'CANCELLED'
+  AND s.answer_id LIKE 'resp\_%' AND t.status = 'CANCELLED'
   AND NOT EXISTS (SELECT FROM ekiden.calls c
                   WHERE c.task_id = s.task_id AND c.attempt = s.attempt AND c.number = s.number
                     AND c.answer IS NOT NULL)

@@ -159,7 +159,7 @@ WITH old AS MATERIALIZED (
     SELECT id, 'gate_opened', phase, NULL FROM moved WHERE opened
 )
 SELECT m.revision_id,
-       (SELECT count(pg_notify('session_cancelled', $1::text)) FROM live WHERE status = 'RUNNING') AS told
+       (SELECT count(pg_notify('session_cancelled', $1::text)) FROM live WHERE attempt > 0) AS told
 FROM moved m;
 
 -- name: begin_generation
@@ -222,7 +222,7 @@ WITH old AS MATERIALIZED (
     FROM moved
 )
 SELECT m.generation,
-       (SELECT count(pg_notify('session_cancelled', $1::text)) FROM live WHERE status = 'RUNNING') AS told
+       (SELECT count(pg_notify('session_cancelled', $1::text)) FROM live WHERE attempt > 0) AS told
 FROM moved m;
 
 -- name: accept_items

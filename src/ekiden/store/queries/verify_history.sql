@@ -16,7 +16,8 @@ SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violat
 FROM judged;
 
 -- name: verify_troubles_are_told_once
--- Each attempt that was retried, failed, lost or given back has its event.
+-- Each attempt that was retried, failed, lost or given back has its event. One that was given back to
+-- wait for something says what for, and is told like one that is tried again.
 WITH told AS (
     SELECT task_id,
            count(*) FILTER (WHERE type = 'task_retried') AS retried,
@@ -29,9 +30,10 @@ WITH told AS (
     GROUP BY task_id
 ), ended AS (
     SELECT task_id,
-           count(*) FILTER (WHERE outcome = 'RETRIED') AS retried,
+           count(*) FILTER (WHERE outcome = 'RETRIED'
+                            OR outcome = 'RELEASED' AND error IS NOT NULL) AS retried,
            count(*) FILTER (WHERE outcome IN ('FAILED', 'LOST')) AS failed,
-           count(*) FILTER (WHERE outcome = 'RELEASED') AS released
+           count(*) FILTER (WHERE outcome = 'RELEASED' AND error IS NULL) AS released
     FROM ekiden.attempts
     WHERE outcome IN ('RETRIED', 'FAILED', 'LOST', 'RELEASED')
       AND ($1::uuid IS NULL OR task_id IN (SELECT id FROM ekiden.api_tasks WHERE session_id = $1))
