@@ -39,8 +39,9 @@ async def _measured(site: Site, kills: int, width: int) -> dict[str, Any]:
     times: list[float] = []
     never = hit = 0
     await asyncio.to_thread(site.provider.control, heal=True, delay=1.0, delay_s=_ANSWER)
-    # Room for all of both and more: no wait for a slot is to be measured.
-    environment = {"WORKER_BATCH_SIZE": str(8 * width + 8)}
+    # Room for all of both and more: no wait for a slot or for a turn at the model is measured.
+    room = str(8 * width + 8)
+    environment = {"WORKER_BATCH_SIZE": room, "EKIDEN_CALLS_AT_ONCE": room}
     async with House(site) as house, Nursery(house, environment=environment) as nursery:
         pair = [await (await nursery.worker()).is_ready() for _ in range(2)]
         load = asyncio.create_task(_keep(house, width))
