@@ -16,7 +16,6 @@ from typing import Any
 import asyncpg
 import structlog
 
-from ekiden.errors import DatabaseError
 from ekiden.store.connection import connect
 
 log = structlog.get_logger(__name__)
@@ -111,7 +110,7 @@ class Doorbell:
                 if self._connection is not None:
                     try:
                         await self._listen(self._connection, channel)
-                    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    except Exception:  # noqa: BLE001 - whatever it is, another connection is due
                         self._broken.set()
         # What happened between "I looked" and "I listen" was not heard.
         subscription.put(LOOK_AT_EVERYTHING)
@@ -135,7 +134,7 @@ class Doorbell:
             try:
                 await self._session()
                 pause = 0.1
-            except (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except Exception as error:  # noqa: BLE001 - without it the whole process is deaf
                 log.warning("doorbell_lost", error=str(error), next_try_s=round(pause, 1))
             # Jitter, so that a hundred processes do not knock at once when the server is back.
             await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311
