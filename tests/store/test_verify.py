@@ -65,14 +65,14 @@ async def test_nothing_is_violated_by_all_that_can_happen_to_sessions(database: 
 
 async def test_no_hand_off_under_way_is_taken_for_a_violation(database: str) -> None:
     async with open_house(database) as house, working(database, sums(), capacity=32):
-        at_work = asyncio.create_task(_keep_busy(house, sessions=150))
         looks = 0
-        while not at_work.done():
-            report = await check(database)
-            assert red(report) == {}
-            looks += found(report, "running_sessions_have_work").examined > 0
-        await at_work
-        assert looks >= 3, "no look fell into the work"
+        while looks < 3:  # that fell into the work: on a busy machine a look takes long
+            at_work = asyncio.create_task(_keep_busy(house, sessions=150))
+            while not at_work.done():
+                report = await check(database)
+                assert red(report) == {}
+                looks += found(report, "running_sessions_have_work").examined > 0
+            await at_work
         assert red(await check(database)) == {}
 
 
