@@ -169,8 +169,9 @@ class Committer:
                 batch = batch[half:]
 
     async def _send(self, handoff: Handoff, batch: list[_Entry], *, doubtful: bool) -> None:
-        failpoint.reach_soon("commit.sent", batch[0][0].task.step, batch[0][0].task.phase)
         for completion, future in batch:
+            # Each of them: the one that is waited for may be in the middle of a batch.
+            failpoint.reach_soon("commit.sent", completion.task.step, completion.task.phase)
             if (
                 future.done()
             ):  # its chain was stopped: keep the result, leave what follows to others
