@@ -50,10 +50,13 @@ async def test_a_search_and_the_archive_go_together_and_page_by_page(relay: Rela
     await relay.sessions.archive.put(made[:4], actor="me")
     lists = relay.sessions.lists
     asked = {"words": "COFFEE", "archived": True, "statuses": ["CANCELLED"], "flow": FLOW}
+    # Ids of one millisecond are in no order on PostgreSQL 15, whose function knows no finer time.
+    *newest, oldest = sorted(made[:4], reverse=True)
     first = await lists.sessions(**asked, limit=3)
-    assert [row.id for row in first] == made[3:0:-1]
-    assert [row.id for row in await lists.sessions(**asked, after=first[-1].id)] == [made[0]]
-    assert [row.id for row in await lists.sessions(words="COFFEE")] == [made[5], made[4]]
+    assert [row.id for row in first] == newest
+    assert [row.id for row in await lists.sessions(**asked, after=first[-1].id)] == [oldest]
+    rest = [row.id for row in await lists.sessions(words="COFFEE")]
+    assert rest == sorted(made[4:], reverse=True)
 
 
 async def planned(connection: asyncpg.Connection, arguments: str) -> list[Plan]:
