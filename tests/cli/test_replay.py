@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
 
+from tests.cli.answering import FLOW, says
 from tests.cli.program import TOY, Program
-from tests.providers.fake_server import FakeServer, answer, chunk, sse
-
-FLOW = ("--flow", "tests.cli.asking:asking")
-
-
-def says(word: str) -> Any:
-    return answer(sse(chunk(json.dumps({"word": word})), chunk("", finish="stop"), done=True))
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[FakeServer]:
-    async with FakeServer() as server:
-        server.reply = says("apple")
-        yield server
-
-
-@pytest.fixture
-def asking(program: Program, model: FakeServer) -> Program:
-    return program.but(EKIDEN_MODEL="openai:tiny", OPENAI_BASE_URL=model.url)
+from tests.providers.fake_server import FakeServer
 
 
 @pytest.fixture

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from html import unescape
-from typing import Any
-
-import pytest
 
 from ekiden.web.texts import load_texts
 from ekiden.worker.replay import Verdict
+from tests.cli.answering import FLOW, KEY
 from tests.cli.program import Program
-from tests.providers.fake_server import FakeServer, answer, chunk, sse
+from tests.providers.fake_server import FakeServer
 from tests.web.site import Person
-
-FLOW = ("--flow", "tests.cli.asking:asking")
-KEY = "sk-a-secret-that-no-page-shows"
-
-
-def says(word: str) -> Any:
-    return answer(sse(chunk(json.dumps({"word": word})), chunk("", finish="stop"), done=True))
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[FakeServer]:
-    async with FakeServer() as server:
-        server.reply = says("apple")
-        yield server
-
-
-@pytest.fixture
-def asking(program: Program, model: FakeServer) -> Program:
-    return program.but(EKIDEN_MODEL="openai:tiny", OPENAI_BASE_URL=model.url, OPENAI_API_KEY=KEY)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ import pytest
 
 from ekiden.core.model import Options
 from ekiden.store.queries import sql
-from tests.store.helpers import FLOW, Relay, advance, next_phase
+from tests.store.helpers import FLOW, Relay
 from tests.store.test_plans import Plan, fill, nodes_of
 
 TITLES = ("Home COFFEE brewing", "在宅勤務の休み方", "Café 100%", "a_b", "caf", "ＡＩと暮らす")
@@ -88,17 +88,3 @@ async def test_the_lists_walk_their_own_index_however_many_are_put_away(relay: R
     for archived, index in (("false", "sessions_shown"), ("true", "sessions_archived")):
         nodes = await planned(relay.connection, f"NULL, NULL, NULL, NULL, 41, {archived}, false")
         assert index in {n.get("Index Name") for n in nodes}
-
-
-async def test_hops_of_a_session_stay_on_their_page_beside_the_indexes_of_the_lists(relay: Relay):
-    running = [await relay.started() for _ in range(32)]
-    for _ in range(8):
-        running = await relay.complete(
-            *(next_phase(t) if t.step == "INTEGRATE" else advance(t) for t in running)
-        )
-    await relay.connection.fetch("SELECT pg_stat_force_next_flush()")
-    updated, hot = await relay.row(
-        "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'sessions'"
-    )
-    assert updated >= 256
-    assert hot / updated >= 0.6
