@@ -66,7 +66,7 @@ async def test_only_usable_answers_are_paid_for_already_oldest_first(relay: Rela
             call(other.session_id, other.id, 1, answer=b"another task's"),
         ]
     )
-    await ledger.settle(call(sid, task.id, 3, outcome="INVALID", error="no JSON"))
+    await ledger.settle([call(sid, task.id, 3, outcome="INVALID", error="no JSON")])
     assert await paid_for(ledger, call(sid, task.id, attempt=2)) == [b"first", b"last"]
 
 
@@ -88,9 +88,10 @@ async def test_settling_says_what_it_took_once_and_only_of_an_answer(relay: Rela
         ]
     )
     took = {"input_tokens": 3, "output_tokens": 4, "cost_usd": Decimal("0.5")}
-    for number in (1, 2):
-        await ledger.settle(call(task.session_id, task.id, number, outcome="INVALID", **took))
-    await ledger.settle(call(task.session_id, task.id, 1, cost_usd=Decimal(9)))
+    await ledger.settle(
+        [call(task.session_id, task.id, number, outcome="INVALID", **took) for number in (1, 2)]
+    )
+    await ledger.settle([call(task.session_id, task.id, 1, cost_usd=Decimal(9))])
     first, second = await relay.sessions.calls(task.session_id, task.id)
     assert (first.outcome, first.input_tokens, first.output_tokens, first.cost_usd) == (
         "INVALID", 3, 4, Decimal("0.5"),
@@ -107,6 +108,44 @@ async def test_settling_says_what_it_took_once_and_only_of_an_answer(relay: Rela
         "usd": 0.5,
         "callsWithoutPrice": 1,
     }
+
+
+async def test_calls_that_are_settled_together_keep_what_is_theirs(relay: Relay):
+    ledger = Ledger(relay.pool, relay.dsn)
+    task, other = await relay.started(), await relay.started()
+    mine = [call(task.session_id, task.id, n) for n in (1, 2)]
+    its = call(other.session_id, other.id)
+    await ledger.append([*mine, its])
+    await ledger.settle(
+        [
+            replace(mine[1], input_tokens=2, finish_reason="stop", citations='["two"]'),
+            replace(its, outcome="INVALID", error="no JSON"),
+            replace(mine[0], input_tokens=1, cost_usd=Decimal("0.25")),
+        ]
+    )
+    rows = await relay.pool.fetch(
+        "SELECT task_id, number, outcome, error, input_tokens, cost_usd, finish_reason,"
+        " citations::text FROM ekiden.calls"
+    )
+    assert {tuple(row) for row in rows} == {
+        (task.id, 1, "ANSWERED", None, 1, Decimal("0.25"), None, None),
+        (task.id, 2, "ANSWERED", None, 2, None, "stop", '["two"]'),
+        (other.id, 1, "INVALID", "no JSON", None, None, None, None),
+    }
+
+
+async def test_only_the_attempt_that_holds_its_task_may_begin_a_call(relay: Relay):
+    ledger = Ledger(relay.pool, relay.dsn)
+    held, cancelled = await relay.started(), await relay.started()
+    await relay.sessions.cancel(cancelled.session_id, actor="me")
+    asked = [
+        call(cancelled.session_id, cancelled.id),
+        call(held.session_id, held.id),
+        call(held.session_id, held.id, attempt=2),
+        call(held.session_id, 2**60),
+        call(held.session_id, held.id, number=2),
+    ]
+    assert await ledger.are_payable(asked) == [False, True, False, False, True]
 
 
 async def test_a_call_is_dated_from_how_long_it_took(relay: Relay):

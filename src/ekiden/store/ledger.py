@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import asyncpg
 
@@ -90,6 +91,12 @@ class UnwantedAnswer:
     answer_id: str
 
 
+# What every call has from the moment that it is asked.
+_ASKED = (
+    "session_id", "task_id", "attempt", "number", "kind", "provider", "model", "request_hash",
+)  # fmt: skip
+
+
 class Ledger:
     """The ledger, for a worker."""
 
@@ -101,42 +108,36 @@ class Ledger:
     async def append(self, calls: Sequence[Call]) -> None:
         """Append calls in one statement; one that is there already is no change."""
         columns = (
-            "session_id", "task_id", "attempt", "number", "kind", "provider", "model",
-            "request_hash", "request", "answer", "content_type", "http_status", "outcome", "error",
+            *_ASKED, "request", "answer", "content_type", "http_status", "outcome", "error",
             "input_tokens", "output_tokens", "cost_usd", "took", "request_id", "first_token",
             "price_version",
         )  # fmt: skip
         with translated(self._dsn):
-            await self._pool.execute(
-                sql("append_calls"), *([getattr(c, name) for c in calls] for name in columns)
+            await self._pool.execute(sql("append_calls"), *_arrays(calls, columns))
+
+    async def are_payable(self, calls: Sequence[Call]) -> list[bool]:
+        """Return, in their order, whether each call's attempt still holds its task."""
+        with translated(self._dsn):
+            rows = await self._pool.fetch(
+                sql("are_payable"), *_arrays(calls, ("task_id", "attempt"))
             )
+        return [row["held"] for row in rows]
 
-    async def is_payable(self, call: Call) -> bool:
-        """Return whether the call's attempt still holds its task."""
+    async def settle(self, calls: Sequence[Call]) -> None:
+        """Record what became of answers once they were read, in one statement."""
+        columns = (
+            "session_id", "task_id", "attempt", "number", "outcome", "error", "input_tokens",
+            "output_tokens", "cost_usd", "price_version", "finish_reason", "citations",
+        )  # fmt: skip
         with translated(self._dsn):
-            held: bool = await self._pool.fetchval(sql("is_payable"), call.task_id, call.attempt)
-        return held
-
-    async def settle(self, call: Call) -> None:
-        """Record what became of an answer once it was read."""
-        with translated(self._dsn):
-            await self._pool.execute(
-                sql("settle_call"), call.session_id, call.task_id, call.attempt, call.number,
-                call.outcome, call.error, call.input_tokens, call.output_tokens, call.cost_usd,
-                call.price_version, call.finish_reason, call.citations,
-            )  # fmt: skip
+            await self._pool.execute(sql("settle_calls"), *_arrays(calls, columns))
 
     async def start(self, started: Sequence[tuple[Call, str]]) -> None:
         """Note under which ids a provider keeps the answers of calls, in one statement."""
-        columns = (
-            "session_id", "task_id", "attempt", "number", "kind", "provider", "model",
-            "request_hash",
-        )  # fmt: skip
+        calls = [call for call, _ in started]
         with translated(self._dsn):
             await self._pool.execute(
-                sql("append_started_calls"),
-                *([getattr(call, name) for call, _ in started] for name in columns),
-                [answer_id for _, answer_id in started],
+                sql("append_started_calls"), *_arrays(calls, _ASKED), [id_ for _, id_ in started]
             )
 
     async def next_cut(self, call: Call, taken: Sequence[str]) -> CutCall | None:
@@ -196,3 +197,8 @@ class Ledger:
                 call.request_hash, call.provider, tried,
             )  # fmt: skip
         return None if row is None else StartedCall(**row)
+
+
+def _arrays(calls: Sequence[Call], columns: Sequence[str]) -> list[list[Any]]:
+    """Return each column's values over all calls, as ``unnest`` takes them."""
+    return [[getattr(call, name) for call in calls] for name in columns]

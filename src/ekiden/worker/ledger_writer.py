@@ -21,6 +21,8 @@ from ekiden.worker.partial_writer import PartialWriter
 from ekiden.worker.patience import patiently
 
 T = TypeVar("T")
+O = TypeVar("O")  # noqa: E741 - outcome
+Nones = list[None]
 
 _BATCH = 64
 _NOTED = 2.0  # seconds that a stream waits until its id is durable
@@ -28,7 +30,7 @@ _PORTION = 64_000_000  # bytes of requests and answers in one statement; a singl
 
 
 class LedgerWriter:
-    """Batches appends; everything else of the ledger passes through.
+    """Batches what every call needs; everything else of the ledger passes through.
 
     ``partials`` saves what calls say while they run.
     """
@@ -37,18 +39,25 @@ class LedgerWriter:
         self._ledger = ledger
         self._budgets = budgets
         self.partials = PartialWriter(ledger.partials)
+        self._begun: Batcher[Call, bool] = Batcher(
+            lambda batch: _write(batch, ledger.are_payable), limit=_BATCH, name="begun-calls"
+        )
         self._calls: Batcher[Call, None] = Batcher(
-            lambda batch: _write_answers(batch, ledger.append), limit=_BATCH, name="ledger"
+            lambda batch: _write_answers(batch, _silent(ledger.append)), limit=_BATCH, name="ledger"
         )
         self._started: Batcher[tuple[Call, str], None] = Batcher(
-            lambda batch: _write(batch, ledger.start), limit=_BATCH, name="started-calls"
+            lambda batch: _write(batch, _silent(ledger.start)), limit=_BATCH, name="started-calls"
         )
+        self._settled: Batcher[Call, None] = Batcher(
+            lambda batch: _write(batch, _silent(ledger.settle)), limit=_BATCH, name="settled-calls"
+        )
+        self._batchers = (self._begun, self._started, self._calls, self._settled)
         self._making: set[asyncio.Task[Any]] = set()
 
     def start(self) -> None:
         """Begin to write."""
-        self._calls.start()
-        self._started.start()
+        for batcher in self._batchers:
+            batcher.start()
         self.partials.start()
 
     def see_through(self, making: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -64,7 +73,7 @@ class LedgerWriter:
         Raises:
             Interrupted: it does not, so a peer may ask the same: nothing more is paid for here.
         """
-        if not await patiently(lambda: self._ledger.is_payable(call), refusals=1):
+        if not await self._begun.put(call):
             raise Interrupted(
                 f"Attempt {call.attempt} no longer holds task {call.task_id}: no call begins."
             )
@@ -97,7 +106,7 @@ class LedgerWriter:
 
     async def settle(self, call: Call) -> None:
         """Record what became of an answer once it was read."""
-        await patiently(lambda: self._ledger.settle(replace(call)), refusals=1)
+        await self._settled.put(replace(call))
 
     async def next_paid(self, call: Call, taken: Sequence[int]) -> PaidAnswer | None:
         """Return the oldest answer earlier attempts have to this call's request, but ``taken``."""
@@ -119,16 +128,16 @@ class LedgerWriter:
         """Write what is left."""
         if self._making:
             await asyncio.wait(self._making)
-        await self._started.close()
-        await self._calls.close()
+        for batcher in self._batchers:
+            await batcher.close()
         await self.partials.close()
 
     def abort(self) -> None:
         """Stop at once."""
         for task in self._making:
             task.cancel()
-        self._started.abort()
-        self._calls.abort()
+        for batcher in self._batchers:
+            batcher.abort()
         self.partials.abort()
 
     def _made(self, task: asyncio.Task[Any]) -> None:
@@ -142,8 +151,18 @@ def _heard(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
+def _silent(write: Callable[[list[T]], Awaitable[None]]) -> Callable[[list[T]], Awaitable[Nones]]:
+    """Return a write that answers None for each item."""
+
+    async def answering(items: list[T]) -> Nones:
+        await write(items)
+        return [None] * len(items)
+
+    return answering
+
+
 async def _write_answers(
-    batch: list[tuple[Call, asyncio.Future[None]]], append: Callable[[list[Call]], Awaitable[None]]
+    batch: list[tuple[Call, asyncio.Future[None]]], append: Callable[[list[Call]], Awaitable[Nones]]
 ) -> None:
     """Write calls, with not too many bytes in one statement.
 
@@ -162,21 +181,21 @@ async def _write_answers(
 
 
 async def _write(
-    batch: list[tuple[T, asyncio.Future[None]]], append: Callable[[list[T]], Awaitable[None]]
+    batch: list[tuple[T, asyncio.Future[O]]], write: Callable[[list[T]], Awaitable[list[O]]]
 ) -> None:
     """Write a batch; what the database refuses, it refuses alone."""
     try:
-        await patiently(lambda: append([item for item, _ in batch]), refusals=1)
+        answers = await patiently(lambda: write([item for item, _ in batch]), refusals=1)
     except Exception as error:  # noqa: BLE001 - a future left open would hang its session
         if len(batch) > 1 and isinstance(error, DatabaseError):
             half = len(batch) // 2
-            await _write(batch[:half], append)
-            await _write(batch[half:], append)
+            await _write(batch[:half], write)
+            await _write(batch[half:], write)
             return
         for _, future in batch:
             if not future.done():
                 future.set_exception(error)
         return
-    for _, future in batch:
+    for (_, future), answer in zip(batch, answers, strict=True):
         if not future.done():
-            future.set_result(None)
+            future.set_result(answer)

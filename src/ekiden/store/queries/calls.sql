@@ -20,19 +20,27 @@ FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::text[], $6::text
           took, request_id, first_token, price_version)
 ON CONFLICT (task_id, attempt, number, (answer IS NULL)) DO NOTHING;
 
--- name: is_payable
--- Whether an attempt still holds its task, so that it may begin a call. What is left is the moment
--- between this look and the call, in which a worker that lives may be given up.
-SELECT EXISTS (
-    SELECT FROM ekiden.api_tasks WHERE id = $1 AND attempt = $2 AND status = 'RUNNING'
-);
+-- name: are_payable
+-- Whether attempts still hold their tasks, so that each may begin a call; in the order asked. What is
+-- left is the moment between this look and the call, in which a worker that lives may be given up.
+SELECT coalesce(t.attempt = asked.attempt AND t.status = 'RUNNING', false) AS held
+FROM unnest($1::bigint[], $2::int[]) WITH ORDINALITY AS asked(task_id, attempt, position)
+LEFT JOIN ekiden.api_tasks t ON t.id = asked.task_id
+ORDER BY asked.position;
 
--- name: settle_call
--- What became of an answer once it was read: tokens, cost and what it cites, or why it is of no use.
-UPDATE ekiden.calls
-SET outcome = $5, error = $6, input_tokens = $7, output_tokens = $8, cost_usd = $9,
-    price_version = $10, finish_reason = $11, citations = $12::json
-WHERE session_id = $1 AND task_id = $2 AND attempt = $3 AND number = $4 AND outcome = 'ANSWERED';
+-- name: settle_calls
+-- What became of answers once they were read: tokens, cost and what they cite, or why they are of no
+-- use.
+UPDATE ekiden.calls c
+SET outcome = s.outcome, error = s.error, input_tokens = s.input_tokens,
+    output_tokens = s.output_tokens, cost_usd = s.cost_usd, price_version = s.price_version,
+    finish_reason = s.finish_reason, citations = s.citations::json
+FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::text[], $6::text[], $7::int[],
+            $8::int[], $9::numeric[], $10::text[], $11::text[], $12::text[])
+     AS s(session_id, task_id, attempt, number, outcome, error, input_tokens, output_tokens,
+          cost_usd, price_version, finish_reason, citations)
+WHERE c.session_id = s.session_id AND c.task_id = s.task_id AND c.attempt = s.attempt
+  AND c.number = s.number AND c.outcome = 'ANSWERED';
 
 -- name: next_paid_answer
 -- The oldest usable answer that earlier attempts have to this request: taken before anything is
