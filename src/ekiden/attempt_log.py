@@ -1,7 +1,8 @@
-"""What an attempt logs: each line says whose it is, and a failed attempt's lines are kept.
+"""What an attempt logs: each line says whose it is, and what went wrong leaves its lines.
 
 Whatever is logged while an attempt runs, by us, by a flow through structlog or through the standard
-library, is noted in memory, the newest lines only. Nothing is written unless the attempt fails.
+library, is noted in memory, the newest lines only. Nothing is written unless the attempt fails or a
+line of it is a warning.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ekiden.redaction import redact
 
 LINES = 200  # kept of one attempt
 _LONGEST = 2000  # characters of a value
+_WARNINGS = frozenset({"warning", "error", "exception", "critical"})
 
 Event = MutableMapping[str, Any]
 
@@ -29,11 +31,12 @@ _current: ContextVar[AttemptLog | None] = ContextVar("attempt_log", default=None
 class AttemptLog:
     """The log of one attempt. Made once a step, on the hot path: empty until a line comes."""
 
-    __slots__ = ("_lines", "count", "task")
+    __slots__ = ("_lines", "count", "task", "warned")
 
     def __init__(self, task: ClaimedTask) -> None:
         self.task = task
         self.count = 0
+        self.warned = False  # a line is a warning or worse
         self._lines: deque[dict[str, Any]] | None = None
 
     def begin(self) -> AttemptLog:
@@ -66,6 +69,7 @@ class AttemptLog:
         )
         self._lines.append(line)
         self.count += 1
+        self.warned = self.warned or level in _WARNINGS
 
     def as_json(self) -> str | None:
         """Return the newest lines as a JSON list, without secrets; None when there are none."""

@@ -144,8 +144,32 @@ async def test_what_is_not_there_is_not_found(failed: tuple[httpx2.AsyncClient, 
     assert "got no answer" in unanswered.json()["detail"]
 
 
-async def test_an_attempt_that_went_well_leaves_no_log(house: House, logging_set_up: None):
-    flow = CompiledFlow(Flow("spells", input=Count, phases=[Spell]))
-    async with working(house.dsn, flow, provider=ScriptedProvider(lambda _r: '{"word": "tea"}')):
-        await house.until(await house.begin("spells", QUICK))
-    assert await house.pool.fetchval("SELECT count(*) FROM ekiden.attempt_logs") == 0
+class Calm(Phase):
+    """Tells what it does, and warns of nothing until the end"""
+
+    async def think(self, ctx: Context) -> None:
+        logging.getLogger("a.library").info("thinking")
+
+    async def integrate(self, ctx: Context, plan: None) -> str:
+        logging.getLogger("a.library").info("two sources of three")
+        logging.getLogger("a.library").warning("the third did not answer")
+        return "done"
+
+
+async def test_of_what_went_well_only_an_attempt_that_warned_leaves_its_log(
+    house: House, logging_set_up: None
+):
+    flow = CompiledFlow(Flow("calm", input=Count, phases=[Calm]))
+    async with working(house.dsn, flow):
+        session = await house.begin("calm", QUICK)
+        await house.until(session)
+    (task,) = await house.pool.fetch("SELECT task_id FROM ekiden.attempt_logs")
+    async with client_of(house.sessions, ApiSettings()) as client:
+        path = f"/api/calm/cot-session/{session}/tasks/{task['task_id']}/attempts"
+        found = (await client.get(path)).json()
+    assert found["task"]["step"] == "INTEGRATE"
+    (attempt,) = found["attempts"]
+    assert [(line["level"], line["event"]) for line in attempt["logs"]] == [
+        ("info", "two sources of three"),
+        ("warning", "the third did not answer"),
+    ]

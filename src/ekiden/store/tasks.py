@@ -128,7 +128,7 @@ class Tasks:
         return row is not None
 
     async def keep_log(self, task: ClaimedTask, lines: str) -> None:
-        """Keep what an attempt that failed has logged, a JSON list."""
+        """Keep what an attempt has logged, a JSON list."""
         with translated(self._dsn):
             await self._pool.execute(
                 sql("keep_attempt_log"), task.session_id, task.id, task.attempt, lines

@@ -188,6 +188,8 @@ class Chains:
             telemetry.emit("attempt_refused", **_where(task))
             return None
         telemetry.emit("attempt_completed", **_where(task))
+        if log.warned:
+            await self._keep(task, log)
         return (following, finished.leg) if following else None
 
     async def _load(self, task: ClaimedTask) -> Leg:
@@ -241,7 +243,12 @@ class Chains:
             self._look_again()  # the timer must know of it, even if its ring is lost
         if not held:
             telemetry.emit("attempt_refused", **_where(task))
-        elif lines := log.as_json():
+        else:
+            await self._keep(task, log)
+
+    async def _keep(self, task: ClaimedTask, log: AttemptLog) -> None:
+        """Keep what an attempt logged, if it did."""
+        if lines := log.as_json():
             with suppress(DatabaseError):  # nothing depends on it
                 await self._tasks.keep_log(task, lines)
 

@@ -33,7 +33,7 @@ SELECT phase, generation, started_at, ekiden.now() AS now FROM ekiden.phase_runs
 WHERE session_id = $1 ORDER BY started_at, phase, generation;
 
 -- name: keep_attempt_log
--- Keeps what an attempt that failed has logged.
+-- Keeps what an attempt has logged.
 INSERT INTO ekiden.attempt_logs (session_id, task_id, attempt, lines)
 VALUES ($1, $2, $3, $4::json) ON CONFLICT DO NOTHING;
 
@@ -44,7 +44,7 @@ SELECT id, phase, step, item, generation, status, queued, awaiting, tolerated, a
 FROM ekiden.api_tasks WHERE session_id = $1 AND id = $2;
 
 -- name: attempt_insides
--- Where each attempt of a task ran, and what it logged if it failed.
+-- Where each attempt of a task ran, and what is kept of its log.
 SELECT n.number, w.host, w.pid, w.software, l.lines::text AS logs
 FROM (SELECT number, worker_id FROM ekiden.attempts WHERE task_id = $2
       UNION ALL
