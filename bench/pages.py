@@ -1,13 +1,14 @@
 """Open session pages: from the commit of a step to the page that shows it.
 
-    python bench/pages.py [--pages 200] [--painted 8] [--sessions 1,20,200] [--seconds 60] [--json]
+    python bench/pages.py [--pages 200] [--painted 2] [--sessions 1,20,200] [--seconds 60]
+                          [--rounds 4] [--json]
 
 One API process as ``ekiden serve`` runs it, one worker, sessions that make something worth showing.
-Painted pages are tabs of a real chromium, timed to the end of the frame that shows the step. A
-machine that draws 200 of them measures chromium; so the rest are sockets that read the same stream
-as the page's script and are timed to the last byte of what the page puts in, which is where the API
-process ends. The worker and the sockets live in this process: one clock. The commit of a step is
-the call of the step after it, which its durability allowed.
+Painted pages are tabs of a real chromium, timed to the end of the frame that shows the step. Each
+viewer's own machine draws theirs, and one that draws them all measures chromium; so the rest are
+sockets that read the same stream as the page's script and are timed to the last byte of what the
+page puts in, which is where the API process ends. The worker and the sockets live in this process:
+one clock. The commit of a step is the call of the step after it, which its durability allowed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import os
 import random
 import re
 import time
+from collections import defaultdict
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +91,6 @@ class Page:
 class Socket(Page):
     """Reads what the page's script reads."""
 
-    bytes = 0
-
     async def open(self, port: int) -> None:
         page = await self._page(port)
         after = re.search(rb"events\?after=(\d+)", page)
@@ -119,7 +120,6 @@ class Socket(Page):
                 done = line.count(_DONE)
             elif line.startswith(b"event: shown"):
                 self.seen.append((done, time.time()))
-            self.bytes += len(line)
         self._writer.close()
 
 
@@ -136,10 +136,36 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def measure(
-    dsn: str, port: int, pid: int, given: argparse.Namespace, count: int
-) -> dict[str, float]:
+@dataclass
+class Seen:
+    """What some rounds have shown."""
+
+    sessions: int
+    pages: dict[str, int] = field(default_factory=dict)
+    delays: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # ms
+    lasted: float = 0.0  # s
+    busy: float = 0.0  # s of the API process's CPU
+
+    def figures(self, pid: int) -> dict[str, float]:
+        found: dict[str, float] = {
+            "sessions": self.sessions,
+            "steps a second": round(self.sessions / noop.pause, 1),
+            "API process, CPU % of a core": round(100 * self.busy / self.lasted),
+            "API process, MB": round(rss_mb(pid)),
+        }
+        for what, took in self.delays.items():
+            p50, p99 = percentiles(took)
+            named = {"pages": self.pages[what], "N": len(took), "p50, ms": p50, "p99, ms": p99}
+            found |= {f"commit to {what}: {name}": round(n) for name, n in named.items()}
+        return found
+
+
+async def measure(dsn: str, port: int, pid: int, given: argparse.Namespace, seen: Seen) -> None:
+    """Run one round."""
+    count = seen.sessions
     noop.pause = given.seconds / 15
+    noop.starts.clear()
+    noop.ends.clear()
     async with worker(dsn, count, [flow()]):
         pass
     sessions = await create_held(dsn, count, "noop")
@@ -171,41 +197,32 @@ async def measure(
         for page, tab in zip(painted, tabs, strict=True):
             page.seen = [(done, at) for done, at in await tab.evaluate("seen")]
     offset = time.time() - time.perf_counter()
-    found: dict[str, float] = {
-        "sessions": count,
-        "steps a second": round(count / noop.pause, 1),
-        "API process, CPU % of a core": round(100 * busy / lasted),
-        "API process, MB": round(rss_mb(pid)),
-        "KB a page and step": round(sum(s.bytes for s in sockets) / len(sockets) / 15 / 1024, 1),
-    }
+    seen.lasted += lasted
+    seen.busy += busy
     for what, pages in (("last byte", sockets), ("painted", painted)):
-        took = [delay for page in pages for delay in page.delays(offset)]
-        if took:
-            p50, p99 = percentiles(took)
-            named = {"pages": len(pages), "N": len(took), "p50, ms": p50, "p99, ms": p99}
-            found |= {f"commit to {what}: {name}": round(n) for name, n in named.items()}
-    return found
+        if pages:
+            seen.pages[what] = len(pages)
+            seen.delays[what] += [delay for page in pages for delay in page.delays(offset)]
 
 
 async def every(dsn: str, port: int, pid: int, given: argparse.Namespace) -> dict[str, Any]:
     await migrate(dsn)
-    found = {}
-    for count in map(int, given.sessions.split(",")):
-        say(f"{given.pages} pages of {count} sessions, {given.seconds:g} s")
-        found[f"{given.pages} pages of {count} sessions"] = await measure(
-            dsn, port, pid, given, count
-        )
-        noop.starts.clear()
-        noop.ends.clear()
-    return found
+    found = [Seen(int(count)) for count in given.sessions.split(",")]
+    for number in range(1, given.rounds + 1):
+        for seen in found:
+            say(f"{given.pages} pages of {seen.sessions} sessions, round {number}")
+            await measure(dsn, port, pid, given, seen)
+    return {f"{given.pages} pages of {seen.sessions} sessions": seen.figures(pid)
+            for seen in found}  # fmt: skip
 
 
 def main() -> None:
     parser = command(__doc__)
     parser.add_argument("--pages", type=int, default=200, help="open pages, the painted ones too")
-    parser.add_argument("--painted", type=int, default=8, help="tabs of chromium among them")
+    parser.add_argument("--painted", type=int, default=2, help="tabs of chromium among them")
     parser.add_argument("--sessions", default="1,20,200",
-                        help="how many sessions they show; one run each")  # fmt: skip
+                        help="how many sessions they show; each in every round")  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long a session takes")
     given = parser.parse_args()
     with database() as (dsn, home), served(dsn, home) as (port, pid):
