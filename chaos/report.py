@@ -331,8 +331,9 @@ make chaos-short    # the same in small, under four minutes; part of make test
 make mutants        # takes out a safeguard and wants this suite to be red
 ```
 
-Both break a real system: PostgreSQL with fsync on, worker and API processes as `ekiden worker` and
-`ekiden serve` run them, and a scripted model server whose own log says what was asked and paid.
+The first two break a real system: PostgreSQL with fsync on, worker and API processes as `ekiden
+worker` and `ekiden serve` run them, and a scripted model server whose own log says what was asked
+and paid.
 
 - **The matrix** kills a process at each named place of the code, for each kind of step and at each
   edge of a phase, and lets another go on.

@@ -140,7 +140,7 @@ def test_at_a_gate_a_person_edits_sends_back_goes_back_and_approves(
     terminal.says("Gate 1 of 1: Collect numbers")
     terminal.says("[q]uit:")
     terminal.types("r")
-    terminal.says("What shall be different?")
+    terminal.says("What should be different?")
     terminal.types("fewer numbers")
     terminal.says("Gate 1 of 1: Collect numbers")
     terminal.says("[q]uit:")

@@ -71,7 +71,7 @@ async def test_create_watch_it_stream_approve_edit_send_back_complete_and_find_t
     # Send phase 3 back with a note; it runs again and waits again.
     await expect(page.locator("#standing")).to_contain_text("Bitter is not strong.")
     await page.get_by_text("Send back with a note").click()
-    await page.get_by_label("What shall be different?").fill("More like a story.")
+    await page.get_by_label("What should be different?").fill("More like a story.")
     await page.get_by_role("button", name="Send back").click()
     await site.until(session, phase=3)
     await expect(page.locator("#standing")).to_contain_text("More like a story.")
@@ -119,7 +119,7 @@ async def test_two_browsers_at_one_gate_decide_once_and_lose_no_word(site: Site,
         while not site.servers[-1]._watchers.watching(session):
             await asyncio.sleep(0.01)
     await other.goto(f"{address}/sessions/{session}")
-    await expect(other.locator("#act")).to_contain_text("Also open elsewhere: 1")
+    await expect(other.locator("#act")).to_contain_text("Others with this page open: 1")
     await other.get_by_label("Comment").first.fill("I have doubts about the second trend.")
     await one.get_by_role("button", name="Approve and go on").click()
     await site.until(session, phase=2)

@@ -166,7 +166,7 @@ class ReviewGiven(Given):
     verb: Literal["approve", "edit", "reject", "rerun", "accept", "retry", "budget"]
     actor: Actor = Field("api", description="for the record, and for gates with approvers")
     comment: Annotated[str, StringConstraints(max_length=10_000)] | None = Field(
-        None, description="why; to reject, what shall be different"
+        None, description="why; to reject, what should be different"
     )
     phase: Annotated[int, Field(ge=0, le=32)] | None = Field(
         None, description="edit, rerun: which one, else the current; budget: 0 is the session"

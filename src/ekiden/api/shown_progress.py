@@ -40,7 +40,9 @@ class PhaseProgress(Shown):
 class WaitingFor(Shown):
     """What the session waits for, and what to do about it."""
 
-    kind: str = Field(description="review, process-async, resume, worker, retry or claim")
+    kind: str = Field(
+        description="review, process-async, resume, items, budget, worker, retry or claim"
+    )
     message: str
 
 

@@ -62,7 +62,7 @@ class Gate:
                         return True
                     self._view.line("Nothing was changed.", "dim")
                 case "r":
-                    if note := await self._ask("What shall be different? (empty: nothing) "):
+                    if note := await self._ask("What should be different? (empty: nothing) "):
                         await self.take(Verb.REJECT, comment=note, revision=seen)
                         return True
                 case "g":

@@ -49,7 +49,7 @@ def edit(
 
 def reject(  # noqa: PLR0917 - typer calls it by name
     session_id: SessionId,
-    note: Annotated[str, typer.Option(help="What shall be different; THINK is told.")],
+    note: Annotated[str, typer.Option(help="What should be different; THINK is told.")],
     model: Model = None,
     set_: Set = None,
     revision: Revision = None,
@@ -69,7 +69,7 @@ def rerun(  # noqa: PLR0917 - typer calls it by name
     step: Annotated[
         str, typer.Option(help="THINK, EXECUTE or INTEGRATE; what was before it is kept.")
     ] = "THINK",
-    note: Annotated[str | None, typer.Option(help="What shall be different.")] = None,
+    note: Annotated[str | None, typer.Option(help="What should be different.")] = None,
     model: Model = None,
     set_: Set = None,
     json: Json = False,

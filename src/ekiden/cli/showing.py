@@ -102,7 +102,7 @@ WAYS_ON = {
     "review": (
         "sessions approve {id}",
         "sessions edit {id}",
-        'sessions reject {id} --note "what shall be different"',
+        'sessions reject {id} --note "what should be different"',
     ),
     "items": ("sessions accept {id}", "sessions retry {id}"),
     "budget": ("sessions budget {id} --max-cost USD", "sessions cancel {id}"),

@@ -166,7 +166,8 @@ def _waiting_for(
         return {
             "kind": "worker",
             "message": f"No living worker knows flow {session.flow!r} in this session's version "
-            f"({session.flow_version}). Start one: ekiden worker.",
+            f"({session.flow_version}). Start one: ekiden worker (your own flows: --flow "
+            "module:name).",
         }
     if retry is not None:
         return {"kind": "retry", "message": "A failed attempt will be repeated when it is due."}

@@ -148,7 +148,7 @@ def _what(alert: Alert) -> tuple[str, str]:
             return (
                 f"A task has been due for {duration(value)} and no worker takes it "
                 f"(limit {duration(limit)})",
-                f"実行待ちのタスクが {duration_ja(value)}間 取り出されていません"
+                f"実行待ちのタスクが {duration_ja(value)}にわたり取り出されていません"
                 f"（しきい値 {duration_ja(limit)}）",
             )
         case AlertKind.STUCK_SESSION:
@@ -156,7 +156,7 @@ def _what(alert: Alert) -> tuple[str, str]:
                 f"Session {alert.session_id} of flow {alert.flow} has stood still for "
                 f"{duration(value)} at phase {alert.phase} {alert.step} (limit {duration(limit)})",
                 f"フロー {alert.flow} のセッション {alert.session_id} がフェーズ {alert.phase} "
-                f"{alert.step} で {duration_ja(value)}間 進んでいません"
+                f"{alert.step} で {duration_ja(value)}にわたり進んでいません"
                 f"（しきい値 {duration_ja(limit)}）",
             )
         case AlertKind.BUDGET:
@@ -175,7 +175,8 @@ def _what(alert: Alert) -> tuple[str, str]:
             return (
                 f"{value:.0f} worker{'' if value == 1 else 's'} lost within {duration(back)} "
                 f"(limit {limit:.0f})",
-                f"{duration_ja(back)}以内にワーカー {value:.0f} 台を喪失（しきい値 {limit:.0f}）",
+                f"{duration_ja(back)}以内にワーカー {value:.0f} 台が応答を停止"
+                f"（しきい値 {limit:.0f}）",
             )
         case other:
             assert_never(other)

@@ -115,7 +115,7 @@ async def _show_settings(
 
 def _tools(visit: Visit) -> Tools:
     if visit.here.tools is None:
-        raise NotFound("This server was started without it.")
+        raise NotFound("This server was started without replay and checks.")
     return visit.here.tools
 
 
