@@ -10,6 +10,7 @@ from ekiden.core.model import Options
 from ekiden.errors import SettingsError
 
 _MEGABYTE = 1024 * 1024
+SHORTEST_KEY = 16  # characters: wrong keys of the API are not counted, so it must not be guessable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +53,15 @@ def is_loopback(host: str) -> bool:
 
 
 def check_bind(host: str, api_key: str) -> None:
-    """Refuse to listen where strangers can knock while no key is asked of them.
+    """Refuse to listen where strangers can knock while they can guess what is asked of them.
 
     Raises:
-        SettingsError: ``host`` is not loopback and there is no key.
+        SettingsError: ``host`` is not loopback and there is no key, or a short one.
     """
-    if not api_key.strip() and not is_loopback(host):
-        raise SettingsError(
-            f"EKIDEN_HOST={host}: other machines can reach this address. Set EKIDEN_API_KEY to a "
-            "long random text first, or listen on 127.0.0.1."
-        )
+    if len(api_key.strip()) >= SHORTEST_KEY or is_loopback(host):
+        return
+    raise SettingsError(
+        f"EKIDEN_HOST={host}: other machines can reach this address. First set EKIDEN_API_KEY to a "
+        f"random text of {SHORTEST_KEY} characters or more (openssl rand -hex 16 makes one), or "
+        "listen on 127.0.0.1."
+    )

@@ -19,7 +19,7 @@ Then, with curl alone:
 On a PostgreSQL of your own:
   DATABASE_URL=postgresql://ekiden@db.example/ekiden ekiden up
 \b
-For other machines to reach it (a key is then required):
+For other machines to reach it (a key of 16 characters or more is then required):
   EKIDEN_API_KEY=... ekiden up --host 0.0.0.0"""
 
 _WORKER_EPILOG = """\b
