@@ -28,6 +28,8 @@ SECRETS = [
         "password = hunter2hunter2",
         "token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0xx.abc123def456 expired",
         "pplx-0123456789abcdef0123",
+        "https://example.org/feed.xml?user=7&token=hunter2hunter2#top answers with status 500.",
+        "https://example.org/feed?X-Amz-Signature=hunter2hunter2",
     ],
 )
 def test_what_looks_like_a_secret_goes(text: str):
@@ -42,7 +44,7 @@ def test_what_looks_like_a_secret_goes(text: str):
         "The answer of gpt-5 does not fit: hashtags.0: too long.",
         "PostgreSQL at db:5432, database ekiden cannot be reached",
         "the secret of good tea is water",
-        "https://example.org/a?b=c#d",
+        "https://example.org/a?b=c&page=2#d",
         "session 019a8b2e-7d00-7000-8000-000000000000 phase 1 THINK",
     ],
 )

@@ -26,6 +26,12 @@ _LOOKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{4,}"), MARK),  # a JSON Web Token
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {MARK}"),
     (re.compile(r"(?i)(://[^\s:/@]+:)[^\s@/]+@"), rf"\1{MARK}@"),  # a password in an address
+    (  # and what opens it
+        re.compile(
+            r"(?i)([?&][\w.-]*(?:token|key|sig|signature|auth)=)(?!\[redacted)[^\s&#\"'<>]+"
+        ),
+        rf"\1{MARK}",
+    ),
     (
         re.compile(
             r"(?i)(\b[\w-]*(?:api[-_]?key|authorization|passw(?:or)?d|secret|access[-_]?token)"

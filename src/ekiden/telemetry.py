@@ -17,7 +17,7 @@ task and attempt, a flow's own lines too. Names, and the other fields:
     errand_failed       errand, kind, error                a reminder, deadline or webhook: again
     feed_fetched        source, written                    a feed was brought up to date
     feed_failed         source, error, next_try_s          it could not be; what is there stays
-    webhook_failed      url, error, given_up               somebody could not be told
+    webhook_failed      host, error, given_up              somebody could not be told
     alert_raised        alert, subject, value, threshold   something is worth a person's attention
     alert_resolved      alert, subject                     it is over
     alerts_unread       error                              a look failed; the next one is as good

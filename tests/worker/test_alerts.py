@@ -278,7 +278,7 @@ async def test_alerts_are_shown_by_the_api_and_to_prometheus(house: House, desk:
         assert 'ekiden_alerts{kind="workers_lost"} 1.0' in (await client.get("/metrics")).text
         summary = (await client.get("/api/metrics/summary")).json()
         assert summary["now"]["alerts"] == {"workers_lost": 1}
-        for code, words in (("en", "1 worker lost within"), ("ja", "ワーカー 1 台を喪失")):
+        for code, words in (("en", "1 worker lost within"), ("ja", "ワーカー 1 台が応答を停止")):
             page = await client.get(f"/monitoring?lang={code}", follow_redirects=True)
             assert words in page.text
         await desk.look()

@@ -247,6 +247,29 @@ async def test_a_commit_whose_answer_was_lost_is_settled_by_its_token(house: Hou
     assert steps == [(1, "THINK", 0, "COMPLETED", 1), (1, "INTEGRATE", 0, "RUNNING", 1)]
 
 
+async def test_a_claim_of_what_a_settled_commit_handed_on_already_runs_nothing(
+    house: House,
+) -> None:
+    """The same attempt of a task in two coroutines would ask, and pay for, everything twice."""
+    begun, go_on = [], asyncio.Event()
+
+    async def waits(ctx: Context) -> str:
+        begun.append(ctx.attempt)
+        await go_on.wait()
+        return "done"
+
+    async with working(house.dsn, one_step(waits), capacity=2) as worker:
+        session = await house.begin("one")
+        while not begun:
+            await asyncio.sleep(0.01)
+        (held,) = await worker._tasks.held_by(worker.id)
+        await worker._chains.start([held])
+        assert worker._chains.free == 1
+        go_on.set()
+        await house.until(session)
+    assert begun == [1]
+
+
 @pytest.mark.parametrize("deaths", [3])
 async def test_a_task_that_kills_its_worker_three_times_is_parked(
     house: House, deaths: int

@@ -7,18 +7,19 @@ import base64
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 import orjson
 import pytest
+import structlog
 
 from ekiden.core.model import Review, Verb
 from ekiden.errors import CannotHeal, InputInvalid
 from ekiden.store.errands import EVENTS, Errands
-from ekiden.worker import errands
+from ekiden.worker import errands, webhooks
 from ekiden.worker.webhooks import new_secret, sign
 from tests.worker.deciding import First, Priced, Second, echo, five
 from tests.worker.relay import QUICK, House, one_step, open_house, working
@@ -71,8 +72,8 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiving(*answers: int) -> AsyncIterator[Receiver]:
-    receiver = Receiver(answers=list(answers))
+async def receiving(*answers: int, kind: type[Receiver] = Receiver) -> AsyncIterator[Receiver]:
+    receiver = kind(answers=list(answers))
     server = await asyncio.start_server(receiver.hear, "127.0.0.1", 0)
     receiver.port = server.sockets[0].getsockname()[1]
     async with server:
@@ -142,6 +143,44 @@ async def test_who_cannot_take_it_is_asked_again_and_one_that_is_gone_is_not(hou
     ids = {headers["webhook-id"] for headers, _ in shaky.taken}
     assert len(shaky.taken) == 3
     assert len(ids) == 1, "a repeated delivery can be told by its id"
+
+
+class Endless(Receiver):
+    """One that begins to answer and never ends: first with its head, then with its body."""
+
+    async def hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.taken.append(({}, head.encode()))
+        if len(self.taken) > 1:
+            writer.write(b"HTTP/1.1 410 Gone\r\n\r\n")
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"x" if len(self.taken) == 1 else b"x" * 100)
+                await writer.drain()
+                await asyncio.sleep(0.001)
+
+
+async def test_one_that_never_ends_its_answer_holds_up_nobody(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(webhooks, "TIMEOUT", 0.5)
+    async with receiving(kind=Endless) as endless:
+        table = Errands(house.pool, house.dsn)
+        secret_path = endless.url + "/T0KEN/very-secret"
+        await table.add_webhook(secret_path, new_secret(), ["session.failed"])
+        with structlog.testing.capture_logs() as lines:
+            async with working(house.dsn, one_step(_breaks)):
+                await house.until(await house.begin("one"), "FAILED")
+                assert await settled(house, 1) == [("session.failed", "FAILED", 2)]
+    (line,) = await table.deliveries()
+    assert (line.http_status, line.error) == (410, "HTTP 410: " + "x" * 300)
+    failed = [line for line in lines if line["event"] == "webhook_failed"]
+    assert [line["error"][:20] for line in failed] == [
+        "No answer within 0.5",
+        "HTTP 410: xxxxxxxxxx",
+    ]
+    assert {line["host"] for line in failed} == {"127.0.0.1"}
+    assert "very-secret" not in str(lines)
 
 
 async def _breaks(_ctx: object) -> str:

@@ -68,6 +68,10 @@ class Chains:
     def __contains__(self, task_id: int) -> bool:
         return task_id in self._running
 
+    def _runs(self, task: ClaimedTask) -> bool:
+        _, known = self._running.get(task.id, (None, None))
+        return known is not None and known.attempt == task.attempt
+
     def attempts(self) -> dict[int, int]:
         """Return the attempts that run: their numbers by task id."""
         # A copy first: the heart asks from its own thread.
@@ -88,6 +92,11 @@ class Chains:
         except DatabaseError:
             data = {}  # each chain asks for its own leg, with patience
         for task in claimed:
+            if self._runs(task):
+                # A commit whose answer was lost was settled meanwhile, and handed it on already.
+                self.free += 1
+                self._slot_freed()
+                continue
             known = data.get(task.session_id)
             leg = None if known is None else Leg.of(self._flow_of[task.flow_id], known)
             self._spawn(task, leg)

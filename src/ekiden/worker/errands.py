@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from ekiden import telemetry
 from ekiden.core.model import Review, Verb
@@ -105,8 +106,9 @@ class ErrandRunner:
                 took=took_since(begun),
             )
             telemetry.emit(
-                "webhook_failed", url=errand.url, error=failed.message, given_up=gone,
-                session=errand.session_id, alert=errand.alert_id,
+                # Not the address: those of chat services are all that it takes to write there.
+                "webhook_failed", host=urlsplit(errand.url).hostname, error=failed.message,
+                given_up=gone, session=errand.session_id, alert=errand.alert_id,
             )  # fmt: skip
         else:
             await self._errands.end(errand, "DONE", http_status=status, took=took_since(begun))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ekiden import telemetry
 from ekiden.errors import DatabaseError, SearchError
+from ekiden.redaction import redact
 from ekiden.store.documents import Documents
 from ekiden.store.doorbell import Doorbell
 from ekiden.store.feeds import Feed, Feeds
@@ -82,6 +83,7 @@ class FeedRefresher:
             await self._failed(feed, f"{type(error).__name__}: {error}", _LONGEST_PAUSE)
 
     async def _failed(self, feed: Feed, error: str, pause: float) -> None:
+        error = redact(error)  # it names the address
         await self._feeds.failed(feed, again=timedelta(seconds=pause), error=error)
         telemetry.emit("feed_failed", source=feed.source, error=error, next_try_s=round(pause))
 
