@@ -61,7 +61,7 @@ check: $(READY)  ## lint, types and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(READY)  ## against its peers and against the limit, in one run (about 15 minutes)
+bench: $(READY)  ## against its peers and against the limit, in one run (about 25 minutes)
 	$(BIN)/python bench/versus.py --page docs/performance.md
 
 bench-handoff: $(READY)  ## the hand-off against the bare commit, in one run (3 minutes)

@@ -191,12 +191,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="turns of each engine (median)")
     parser.add_argument("--sessions", type=int, default=512, help="sessions in a peer's rate run")
     parser.add_argument("--lone", type=int, default=60, help="sessions one after the other")
-    parser.add_argument("--idle-seconds", type=float, default=30.0)
+    parser.add_argument("--idle-seconds", type=float, default=160.0)
     parser.add_argument("--only", choices=ENGINES, action="append", help="may be repeated")
     given = parser.parse_args()
     with ExitStack() as stack:
         base, _ = stack.enter_context(database())
-        say("Measuring; about fifteen minutes.")
+        say("Measuring; about twenty-five minutes.")
         found = measure(base, stack, given)
     if given.page:
         report.write(found, given.page)
