@@ -16,6 +16,7 @@ from typing import Any, cast
 from ekiden.errors import (
     AnswerInvalid,
     ModelBusy,
+    ModelError,
     ModelRefused,
     ModelUnavailable,
     StillAnswering,
@@ -111,8 +112,20 @@ class OpenAICompatible(HttpModel):
                 ),
             )
 
-        listener = StreamListener(on_text, on_id if self._store else None)
-        return await self._ask(request, begin, listener, on_text=on_text, on_usage=on_usage)
+        named = False
+
+        async def note(answer_id: str) -> None:
+            nonlocal named
+            named = True
+            if on_id is not None:
+                await on_id(answer_id)
+
+        listener = StreamListener(on_text, note if self._store else None)
+        try:
+            return await self._ask(request, begin, listener, on_text=on_text, on_usage=on_usage)
+        except ModelError as error:
+            error.kept = named
+            raise
 
     async def fetch(self, answer_id: str) -> RawAnswer | None:
         """Return a stored answer; see `KeepsAnswers.fetch`. One that failed is none.
