@@ -176,7 +176,13 @@ class ResultInvalid(StepError):
 
 
 class ModelError(StepError):
-    """The model did not answer."""
+    """The model did not answer.
+
+    Attributes:
+        kept: the answer was cut, but its provider keeps it: the next attempt fetches it.
+    """
+
+    kept: bool = False
 
 
 class ModelUnavailable(ModelError):

@@ -131,6 +131,45 @@ async def test_a_server_that_is_busy_for_an_hour_counts_against_the_tasks():
     assert not (await fails(manners, ModelBusy("429", retry_after=1))).counts
 
 
+async def test_told_to_wait_no_time_is_told_nothing():
+    manners = Manners("m", clock=Clock())
+    errors = [await fails(manners, ModelBusy("429", retry_after=0.0)) for _ in range(FAILURES)]
+    assert [error.counts for error in errors] == [True] * (FAILURES - 1) + [False]
+    assert await parked(manners) >= SHORTEST
+
+
+async def test_told_to_wait_next_to_no_time_waits_a_moment():
+    error = await fails(Manners("m", clock=Clock()), ModelBusy("429", retry_after=0.001))
+    assert (error.counts, error.retry_after) == (False, 0.25)
+
+
+async def test_told_to_wait_a_day_one_asks_each_hour():
+    clock = Clock()
+    manners = Manners("m", clock=clock)
+    error = await fails(manners, ModelBusy("429", retry_after=86400))
+    assert (error.counts, error.retry_after) == (False, OUTAGE)
+    clock.now += OUTAGE - 1
+    await parked(manners)
+    clock.now += 1
+    await works(manners)
+
+
+async def test_where_nobody_came_for_a_free_place_the_crowd_is_gone(monkeypatch):
+    monkeypatch.setattr("ekiden.providers.manners.PATIENCE", 0.01)
+    clock = Clock()
+    manners = Manners("m", at_once=1, clock=clock)
+
+    async def waits(times: int) -> list[float]:
+        async with manners.turn():
+            clock.now += 5
+            return [await parked(manners) for _ in range(times)]
+
+    assert await waits(2) == pytest.approx([5, 10])
+    assert await waits(1) == pytest.approx([10])  # behind the two, who may come yet
+    clock.now += 6
+    assert await waits(1) == pytest.approx([5])
+
+
 async def test_those_parked_for_a_rate_limit_come_back_one_after_the_other():
     clock = Clock()
     manners = Manners("m", clock=clock)

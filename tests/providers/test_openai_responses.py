@@ -5,6 +5,7 @@ https://developers.openai.com/api/docs/guides/background
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -16,10 +17,11 @@ import pytest
 from ekiden.config import Settings
 from ekiden.errors import ModelUnavailable, SettingsError, StillAnswering
 from ekiden.providers import openai_compatible
+from ekiden.providers.breaker import FAILURES
 from ekiden.providers.catalog import Catalog, ProviderSettings
 from ekiden.providers.openai_responses import OpenAIResponses
 from ekiden.providers.protocol import Citation, Message, ModelRequest, Priced, RawAnswer, Withdraws
-from tests.providers.fake_server import FakeServer, Received, Reply, answer, in_pieces
+from tests.providers.fake_server import FakeServer, Received, Reply, answer, in_pieces, nothing
 from tests.providers.wires import BACKGROUND, RESPONSE_ID, answered, response
 
 SAY = ModelRequest(messages=(Message(role="user", content="say hello"),))
@@ -183,7 +185,7 @@ def test_only_models_of_openai_can_be_asked_so(monkeypatch: pytest.MonkeyPatch):
     load_settings.cache_clear()
 
 
-async def test_a_server_that_asks_for_a_day_is_looked_at_before(server, provider):
+async def test_a_server_that_asks_for_a_day_is_looked_at_before(server):
     day = {"retry-after": "86400"}
     body = json.dumps(response("in_progress")).encode()
     for reply in (
@@ -191,24 +193,43 @@ async def test_a_server_that_asks_for_a_day_is_looked_at_before(server, provider
         answer(body, content_type="application/json", headers=day),
     ):
         server.reply = reply
+        provider = cast("OpenAIResponses", BACKGROUND.provider(server))
         with pytest.raises(StillAnswering) as caught:
             await provider.fetch(RESPONSE_ID)
+        await provider.close()
         assert caught.value.retry_after == 900
 
 
-BUSY = answer(b"{}", status=429, headers={"retry-after": "7"})
+def busy(seconds: int) -> Reply:
+    return answer(b"{}", status=429, headers={"retry-after": str(seconds)})
 
 
 @pytest.mark.parametrize(
     ("look", "wait"),
-    [(in_pieces(b""), 15), (answer(b"{}", status=502), 15), (BUSY, 7)],
-    ids=["cut", "502", "429"],
+    [(in_pieces(b""), 15), (answer(b"{}", status=502), 15), (busy(0), 15), (busy(20), 20)],
+    ids=["cut", "502", "429 without a wait", "429"],
 )
-async def test_where_nobody_can_look_the_answer_is_being_made_all_the_same(
-    server, provider, look, wait
-):
+async def test_where_nobody_can_look_the_answer_is_being_made_all_the_same(server, look, wait):
     server.answering = lambda received: in_pieces(CUT) if received.method == "POST" else look
-    for asking in (provider.fetch(RESPONSE_ID), provider.send(SAY)):
+    for how in ("fetch", "send"):
+        provider = cast("OpenAIResponses", BACKGROUND.provider(server))
         with pytest.raises(StillAnswering) as caught:
-            await asking
+            await (provider.fetch(RESPONSE_ID) if how == "fetch" else provider.send(SAY))
+        await provider.close()
         assert caught.value.retry_after == wait
+
+
+async def test_a_provider_that_is_down_is_not_looked_at_past_its_breaker(server, provider):
+    server.reply = answer(b"{}", status=502)
+    for _ in range(FAILURES + 3):
+        with pytest.raises(StillAnswering) as caught:
+            await provider.fetch(RESPONSE_ID)
+        assert caught.value.retry_after >= 15
+    assert len(server.requests) == FAILURES
+
+
+async def test_a_look_at_a_black_hole_is_soon_over(server, provider, monkeypatch):
+    monkeypatch.setattr(openai_compatible, "_SILENCE", 0.1)
+    server.reply = nothing
+    with pytest.raises(StillAnswering, match=r"silent for 0\.1 s"):
+        await asyncio.wait_for(provider.fetch(RESPONSE_ID), 10)

@@ -78,6 +78,11 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_compatible, "_FIRST_LOOK", 0.02)
 
 
+@pytest.fixture
+def one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_compatible, "_IN_PLACE", 0.0)
+
+
 async def named(house: House) -> bool:
     return bool(await house.pool.fetchval("SELECT count(*) FROM ekiden.started_calls"))
 
@@ -223,6 +228,52 @@ async def test_what_a_parked_call_may_cost_stays_reserved(
     await house.pool.execute("DELETE FROM ekiden.reservations WHERE attempt > 1")
     await house.pool.execute("UPDATE ekiden.started_calls SET withdrawn_at = now()")
     assert await may(task + 1)
+
+
+@pytest.mark.usefixtures("one_look")
+@pytest.mark.parametrize(
+    ("age", "least"), [("1 hour", 440.0), ("9 hours", 890.0)], ids=["an hour", "long"]
+)
+async def test_what_takes_long_is_looked_for_ever_more_rarely(
+    house: House, fake: FakeServer, remote: Remote, age: str, least: float
+):
+    session = await asked_before(house, fake, age)
+    async with working(house.dsn, says(), models=Models(BACKGROUND.provider(fake))):
+        await until(lambda: _looked(remote, 1))
+        await until(lambda: _parked(house))
+    due = await house.pool.fetchval(
+        "SELECT extract(epoch FROM available_at - ekiden.now()) FROM ekiden.api_tasks"
+    )
+    assert least < due <= 900
+    assert (await house.sessions.progress(session))["status"] == "RUNNING"
+
+
+@pytest.mark.usefixtures("one_look")
+@pytest.mark.parametrize("trouble", [None, TROUBLES[1]], ids=["in the making", "down"])
+async def test_what_has_not_come_for_a_day_ends_by_the_uniform_retries(
+    house: House, fake: FakeServer, remote: Remote, trouble: Reply | None
+):
+    remote.trouble = trouble
+    session = await asked_before(house, fake, "25 hours")
+    async with working(house.dsn, says(), models=Models(BACKGROUND.provider(fake))):
+        failed = await house.until(session, "FAILED")
+        assert "asked for 25 hours ago has not come" in failed["error"]["message"]
+        assert "rerun the phase" in failed["error"]["message"]
+        assert remote.asked["made"] == 1
+        # A person may look again; what has come since is not paid for twice.
+        remote.trouble, remote.stands = None, answered(TEXT)
+        await house.sessions.resume(session, actor="me")
+        await house.until(session)
+    assert remote.asked["made"] == 1
+
+
+async def asked_before(house: House, fake: FakeServer, age: str) -> str:
+    """Let a worker ask and die, and so much time pass; return the session."""
+    session = await killed_in_mid_stream(house, fake)
+    await house.pool.execute(
+        "UPDATE ekiden.started_calls SET started_at = now() - $1::text::interval", age
+    )
+    return session
 
 
 async def _looked(remote: Remote, times: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -74,6 +75,37 @@ async def test_while_a_living_worker_has_it_the_task_waits_however_long_that_tak
             session = await house.begin("asks", CHOSEN)
             await house.until(session)
     assert len(provider.answered) == 12
+
+
+async def test_while_the_worker_that_has_it_is_busy_the_task_is_handed_on_ever_more_rarely(
+    house: House,
+):
+    provider = chosen()
+    provider.gate = asyncio.Event()
+    async with working(house.dsn, asks(), models=having(provider), capacity=1):
+        busy = await house.begin("asks", CHOSEN)
+        await asyncio.wait_for(provider.arrived.wait(), 10)
+        async with working(house.dsn, asks(), models=without()):
+            waits = await house.begin("asks", CHOSEN)
+            await until(lambda: handed_on(house, waits))
+            await house.pool.execute(
+                "UPDATE ekiden.attempts SET started_at = started_at - interval '1 hour'"
+            )
+            due = await until(lambda: _due_later_than(house, waits, 20))
+        assert due <= 60
+        await house.pool.execute("UPDATE ekiden.api_tasks SET available_at = now() WHERE queued")
+        provider.gate.set()
+        await house.until(busy)
+        await house.until(waits)
+
+
+async def _due_later_than(house: House, session: str, seconds: float) -> float | None:
+    due = await house.pool.fetchval(
+        "SELECT extract(epoch FROM available_at - ekiden.now()) FROM ekiden.api_tasks"
+        " WHERE session_id = $1 AND queued",
+        session,
+    )
+    return float(due) if due is not None and due > seconds else None
 
 
 async def test_where_no_worker_has_it_the_step_fails_in_time_and_says_what_to_do(

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -28,7 +29,7 @@ from tests.providers.fake_server import FakeServer, Received, Reply, answer, the
 from tests.providers.wires import OPENAI, WIRES, Wire, in_turn
 from tests.scripted import ScriptedProvider
 from tests.worker.relay import Count, House, asks, one_step, working
-from tests.worker.streaming import says
+from tests.worker.streaming import says, until
 
 PATIENT = Options(retry_delay=timedelta(milliseconds=10))
 
@@ -166,6 +167,36 @@ async def test_retry_after_is_honoured_and_nobody_else_asks_meanwhile(
         "RELEASED",
         "COMPLETED",
     ]
+
+
+async def test_who_is_told_to_come_back_at_once_may_not_do_so_for_ever(
+    house: House, remote: FakeServer
+):
+    remote.reply = answer(b"{}", status=429, headers={"Retry-After": "0"})
+    async with working(house.dsn, asks(), models=Models(OPENAI.provider(remote))):
+        session = await house.begin("asks", replace(PATIENT, max_retries=2))
+        await house.until(session, "FAILED")
+    assert len(remote.requests) == 3
+
+
+async def test_who_is_told_to_wait_for_a_day_asks_again_in_an_hour(
+    house: House, remote: FakeServer
+):
+    remote.reply = answer(b"{}", status=429, headers={"Retry-After": "86400"})
+    async with working(house.dsn, asks(), models=Models(OPENAI.provider(remote))):
+        session = await house.begin("asks", PATIENT)
+        due = await until(lambda: retry_in(house))
+        assert 3000 < due <= 3600
+        assert (await house.sessions.progress(session))["status"] == "RUNNING"
+
+
+async def retry_in(house: House) -> float | None:
+    """The seconds until the task that was given back is due."""
+    found = await house.pool.fetchval(
+        "SELECT extract(epoch FROM available_at - ekiden.now()) FROM ekiden.api_tasks"
+        " WHERE queued AND budget_from > 0"
+    )
+    return None if found is None else float(found)
 
 
 async def test_a_server_that_bears_four_at_once_is_soon_asked_four_at_once(

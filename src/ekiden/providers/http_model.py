@@ -151,7 +151,9 @@ class HttpModel(ABC):
         return raw
 
     @asynccontextmanager
-    async def _explained(self, turn: Turn | None = None) -> AsyncIterator[None]:
+    async def _explained(
+        self, turn: Turn | None = None, *, silence: float | None = None
+    ) -> AsyncIterator[None]:
         """Turn what goes wrong with a request into one of our errors."""
         import httpx2  # noqa: PLC0415  -- late, like the SDKs
 
@@ -169,7 +171,8 @@ class HttpModel(ABC):
                 key=self._key,
             ) from None
         except (sdk.APIConnectionError, httpx2.HTTPError) as error:
-            raise ModelUnavailable(self._connection_trouble(error)) from error
+            trouble = self._connection_trouble(error, silence or self._silence)
+            raise ModelUnavailable(trouble) from error
         except base_error as error:
             raise ModelUnavailable(
                 f"{self.base_url} could not be asked: {redact(str(error), self._key)}"
@@ -231,7 +234,7 @@ class HttpModel(ABC):
             cost_usd=self._cost_usd,
         )
 
-    def _connection_trouble(self, error: Exception) -> str:
+    def _connection_trouble(self, error: Exception, silence: float) -> str:
         import httpx2  # noqa: PLC0415
 
         # The SDK wraps what happens before the first byte; after it, httpx speaks for itself.
@@ -240,7 +243,7 @@ class HttpModel(ABC):
         if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
             return f"{self.base_url} cannot be reached: {what}."
         if isinstance(cause, httpx2.TimeoutException):
-            return f"{self.base_url} was silent for {self._silence:g} s."
+            return f"{self.base_url} was silent for {silence:g} s."
         return f"The connection to {self.base_url} broke: {what}."
 
     async def _connected(self) -> Any:

@@ -19,11 +19,12 @@ from time import monotonic
 from ekiden.errors import AnswerInvalid, NotNow, StepError
 from ekiden.providers.breaker import OUTAGE, Breaker
 from ekiden.providers.limits import RateLimits
+from ekiden.providers.promises import Promises
 
 # Seconds that a call may wait in place for its turn. Short: whoever waits has a slot of the worker,
 # which another provider's step could use; going back to the queue costs one commit.
 PATIENCE = 0.25
-_LONGEST = 60.0  # seconds after which a parked task looks again, whatever was computed
+_SHORTEST = 0.25  # seconds; told to wait less, nobody is asked before: it would be asked in a loop
 
 
 class Manners:
@@ -57,7 +58,9 @@ class Manners:
         self._busy_since: float | None = None
         self._lasts = 0.0  # how long a call takes, as it was lately
         self._blocked_until = 0.0  # the server asked for it
-        self._promised = 0.0  # until when places were promised to parked tasks
+        self._idle_since = 0.0  # when the last call under way ended
+        self._places_promised = Promises()
+        self._limits_promised = Promises()
 
     @asynccontextmanager
     async def turn(self, tokens: int = 0) -> AsyncIterator[Turn]:
@@ -90,13 +93,16 @@ class Manners:
         finally:
             if probing:
                 self._breaker.probe_over()
-            self._begun.pop(number, None)
+            if self._begun.pop(number, None) is not None and not self._begun:
+                self._idle_since = self._clock()
             self._places.release()
 
     async def _take_place(self) -> None:
         if self._window < self._at_once and len(self._begun) >= self._window:
             raise self._full(len(self._begun), "as many as it was seen to bear")
         if not self._places.locked():
+            if not self._begun and self._clock() - self._idle_since > self._lasts:
+                self._places_promised.void()
             await self._places.acquire()
             return
         self._waiting += 1
@@ -113,7 +119,7 @@ class Manners:
         each = max(self._between(), 0.01)
         return NotNow(
             f"{self._who} has {calls} calls under way, {why}.",
-            retry_after=self._promise(each, each),
+            retry_after=self._places_promised.next(self._clock(), each, each),
         )
 
     def _between(self) -> float:
@@ -122,15 +128,6 @@ class Manners:
         longest = now - min(self._begun.values(), default=now)
         return max(self._lasts, longest) / min(self._at_once, self._window)
 
-    def _promise(self, first: float, each: float) -> float:
-        """Return in how many seconds to come back: after ``first``, then ``each`` later."""
-        now = self._clock()
-        self._promised = max(self._promised + each, now + first)
-        if self._promised - now > _LONGEST:
-            self._promised = now + _LONGEST
-            return _LONGEST * random.uniform(0.5, 1)  # noqa: S311 - spread, not secret
-        return self._promised - now
-
     async def _keep_to_limits(self, tokens: int) -> int:
         """Take what the call needs of the rate limits; return the ticket for it."""
         now = self._clock()
@@ -138,13 +135,13 @@ class Manners:
         if asked > PATIENCE:
             raise NotNow(
                 f"{self._who} asked us to wait; it may be asked again in {asked:.1f} s.",
-                retry_after=self._promise(asked, self._between()),
+                retry_after=self._limits_promised.next(now, asked, self._between()),
             )
         wait = max(asked, self._limits.wait(tokens, now))
         if wait > PATIENCE:
             raise NotNow(
                 f"The rate limit of {self._who} is used up for another {wait:.1f} s.",
-                retry_after=self._promise(wait, self._limits.each(tokens)),
+                retry_after=self._limits_promised.next(now, wait, self._limits.each(tokens)),
             )
         ticket = self._limits.take(tokens, now)  # before the wait: the next must wait longer
         if wait > 0:
@@ -170,7 +167,9 @@ class Manners:
         now = self._clock()
         if not error.retryable or isinstance(error, AnswerInvalid):
             self._breaker.succeeded()  # it answers; only not this, or not so
-        elif error.retry_after is not None:
+        elif error.retry_after:  # told to wait 0 s is told nothing
+            # Someone asks each hour, whatever was told: a quota may be raised before it is over.
+            error.retry_after = min(max(error.retry_after, _SHORTEST), OUTAGE)
             self._blocked_until = max(self._blocked_until, now + error.retry_after)
             self._window = max(1.0, min(self._window, len(self._begun)) / 2)
             if self._busy_since is None:

@@ -16,8 +16,10 @@ from typing import Any, cast
 from ekiden.errors import (
     AnswerInvalid,
     ModelBusy,
+    ModelError,
     ModelRefused,
     ModelUnavailable,
+    NotNow,
     StillAnswering,
 )
 from ekiden.providers.dialect import Dialect, dialect_for, spell
@@ -34,6 +36,7 @@ _FIRST_LOOK = 1.0  # seconds until an answer that is still being made is asked f
 _LAST_LOOK = 15.0  # doubled each time up to this;
 _LONGEST_WAIT = 900.0  # whatever a server asks for: a task that is told to wait long is given up;
 _IN_PLACE = 60.0  # and when it takes longer, the step gives its place to another meanwhile
+_SILENCE = 30.0  # seconds without a byte after which a look is given up: nobody thinks meanwhile
 
 
 class OpenAICompatible(HttpModel):
@@ -111,8 +114,20 @@ class OpenAICompatible(HttpModel):
                 ),
             )
 
-        listener = StreamListener(on_text, on_id if self._store else None)
-        return await self._ask(request, begin, listener, on_text=on_text, on_usage=on_usage)
+        named = False
+
+        async def note(answer_id: str) -> None:
+            nonlocal named
+            named = True
+            if on_id is not None:
+                await on_id(answer_id)
+
+        listener = StreamListener(on_text, note if self._store else None)
+        try:
+            return await self._ask(request, begin, listener, on_text=on_text, on_usage=on_usage)
+        except ModelError as error:
+            error.kept = named
+            raise
 
     async def fetch(self, answer_id: str) -> RawAnswer | None:
         """Return a stored answer; see `KeepsAnswers.fetch`. One that failed is none.
@@ -122,11 +137,13 @@ class OpenAICompatible(HttpModel):
         """
         try:
             raw = await self._look_for(answer_id)
-        except (ModelUnavailable, ModelBusy) as error:
+        except StillAnswering:
+            raise
+        except (ModelUnavailable, ModelBusy, NotNow) as error:
             if not answer_id.startswith(_RESPONSE):
                 raise
-            wait = _LAST_LOOK if error.retry_after is None else error.retry_after
-            raise self._still_answering(error.message, wait) from error
+            wait = max(error.retry_after or 0.0, _LAST_LOOK)
+            raise _still_answering(error.message, wait) from error
         return raw if raw is not None and is_answer(raw) else None
 
     async def _look_for(self, answer_id: str) -> RawAnswer | None:
@@ -135,11 +152,16 @@ class OpenAICompatible(HttpModel):
         A refusal (404, but also 403 or 405) counts as "not there": nothing else would ever come.
         """
         client = await self._connected()
+        silence = min(self._silence, _SILENCE)
         begun = monotonic()
         pause = _FIRST_LOOK
         while True:
             try:
-                async with self._explained(), self._retrieve(client, answer_id) as response:
+                async with (
+                    self._manners.turn(),
+                    self._explained(silence=silence),
+                    self._retrieve(client, answer_id, silence) as response,
+                ):
                     raw = await self._collect(response, StreamListener(None), monotonic())
                     wait = retry_after(response.headers) or pause
             except ModelRefused:
@@ -147,22 +169,22 @@ class OpenAICompatible(HttpModel):
             if not in_progress(raw):
                 return raw
             if monotonic() - begun + wait > _IN_PLACE:
-                raise self._still_answering(
+                raise _still_answering(
                     f"{self.name}:{self.model} is still working on its answer.", wait
                 )
             await asyncio.sleep(wait)
             pause = min(pause * 2, _LAST_LOOK)
 
-    def _still_answering(self, why: str, wait: float) -> StillAnswering:
-        wait = min(wait, _LONGEST_WAIT)
-        return StillAnswering(f"{why} It is looked for again in {wait:g} s.", retry_after=wait)
-
-    def _retrieve(self, client: Any, answer_id: str) -> AbstractAsyncContextManager[Any]:
+    def _retrieve(
+        self, client: Any, answer_id: str, silence: float
+    ) -> AbstractAsyncContextManager[Any]:
         """Begin to ask for a stored answer, of whichever API: its asker may have used the other."""
         kept = client.responses if answer_id.startswith(_RESPONSE) else client.chat.completions
         return cast(
             "AbstractAsyncContextManager[Any]",
-            kept.with_streaming_response.retrieve(answer_id, extra_headers=self._headers()),
+            kept.with_streaming_response.retrieve(
+                answer_id, timeout=silence, extra_headers=self._headers()
+            ),
         )
 
     async def models(self) -> list[str]:
@@ -215,6 +237,10 @@ class OpenAICompatible(HttpModel):
         if self._key is None:
             omitted["Authorization"] = Omit()
         return omitted
+
+
+def _still_answering(why: str, wait: float) -> StillAnswering:
+    return StillAnswering(why, retry_after=min(wait, _LONGEST_WAIT))
 
 
 def model_ids(document: Any) -> list[str] | None:

@@ -149,7 +149,10 @@ class Priced(Protocol):
 
 @runtime_checkable
 class KeepsAnswers(Protocol):
-    """What a provider can do as well when answers stay with it under an id."""
+    """What a provider can do as well when answers stay with it under an id.
+
+    An error of its ``send`` has ``kept`` set when the answer that broke off can be fetched.
+    """
 
     async def fetch(self, answer_id: str) -> RawAnswer | None:
         """Return an answer that was asked for before; None: it is not there, ask again.

@@ -67,6 +67,7 @@ class StartedCall:
     number: int
     model: str
     answer_id: str
+    age: timedelta  # since it was asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

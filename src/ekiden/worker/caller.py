@@ -21,7 +21,7 @@ import orjson
 
 from ekiden import failpoint, telemetry, tracing
 from ekiden.core.model import CallOutcome, ClaimedTask
-from ekiden.errors import EkidenError, NotNow, StillAnswering
+from ekiden.errors import EkidenError, ModelUnavailable, NotNow, StepError, StillAnswering
 from ekiden.providers.protocol import (
     Answer,
     KeepsAnswers,
@@ -38,6 +38,8 @@ from ekiden.worker.partial_writer import PartialStream
 
 T = TypeVar("T")
 
+_LONGEST_PAUSE = 900.0  # seconds until an answer that is long in coming is looked for again,
+_NEVER_COMES = timedelta(days=1)  # and after this it counts as a failure
 _KEEP = 5.0  # seconds that a stopped step waits for its call to be noted down
 
 
@@ -101,6 +103,7 @@ class Caller:
         It goes to the ledger under the call that asked for it.
 
         Raises:
+            StillAnswering: it is not there yet.
             ModelError: nobody knows whether the provider has it; asking again might pay twice.
         """
         if self._task.attempt == 1 or not isinstance(provider, KeepsAnswers):
@@ -112,7 +115,10 @@ class Caller:
                     return None
                 self._tried.append(started.answer_id)
             begun = monotonic()
-            raw = await provider.fetch(started.answer_id)
+            try:
+                raw = await provider.fetch(started.answer_id)
+            except StillAnswering as still:
+                raise _waited(still, started.age) from still
             if raw is None:
                 continue
             telemetry.emit("answer_fetched", task=self._task.id, asked_in=started.attempt)
@@ -271,6 +277,19 @@ class Caller:
 
     def _reach(self, name: str) -> None:
         failpoint.reach(name, self._task.step, self._task.phase)
+
+
+def _waited(still: StillAnswering, age: timedelta) -> StepError:
+    """Return what ends an attempt that found no answer to a call of this age yet."""
+    if age > _NEVER_COMES:
+        hours = age.total_seconds() / 3600
+        return ModelUnavailable(
+            f"An answer that was asked for {hours:.0f} hours ago has not come: "
+            f"{still.message} Resume the session to look again, or rerun the phase to ask anew."
+        )
+    # Ever longer, by an eighth of what was waited at most.
+    pause = max(still.retry_after or 0.0, min(age.total_seconds() / 8, _LONGEST_PAUSE))
+    return StillAnswering(still.message, retry_after=pause)
 
 
 def note_usage(call: Call, usage: Usage) -> None:

@@ -23,6 +23,7 @@ from ekiden.errors import (
     FlowError,
     ModelBusy,
     ModelElsewhere,
+    ModelError,
     ModelRefused,
     ModelUnavailable,
     NotNow,
@@ -49,7 +50,7 @@ from ekiden.worker.question import Question, canonical_ask, canonical_search
 T = TypeVar("T")
 
 _NOBODY_HAS_IT = timedelta(seconds=60)  # until a step fails whose model no worker can ask
-_HAND_ON, _LONGEST_HAND_ON = 0.2, 5.0  # seconds until a task that was handed on is due
+_HAND_ON, _LONGEST_HAND_ON = 0.2, 60.0  # seconds until a task that was handed on is due
 
 _SOURCES = TypeAdapter(list[Source])
 
@@ -192,6 +193,8 @@ class StepContext:
             other = self._models.fallback(flow=flow, phase=phase, step=step)
             if other is None or (other.name, other.model) == (provider.name, provider.model):
                 raise
+            if self._fetches_next(error):
+                raise  # it is paid for already
             telemetry.emit("fallback_asked", model=f"{other.name}:{other.model}", why=error.message)
             try:
                 return await self._ask(other, turns, question)
@@ -199,6 +202,12 @@ class StepContext:
                 raise
             except (ModelUnavailable, ModelBusy, NotNow) as also:
                 raise error from also  # when to come back is up to the first
+
+    def _fetches_next(self, error: StepError) -> bool:
+        """Whether the next attempt, if there is one, may fetch the answer that broke off."""
+        tries = self._task.attempt - self._task.budget_from
+        last = error.counts and tries > self._leg.options.max_retries
+        return isinstance(error, ModelError) and error.kept and not last
 
     async def _handed_on(self, wanted: str, lacking: ModelElsewhere) -> StepError:
         """Return what ends an attempt whose worker lacks the model that people chose.

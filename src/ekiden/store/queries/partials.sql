@@ -85,7 +85,8 @@ WHERE task_id = $1 AND attempt = $2 AND number = $3;
 -- name: next_started_call
 -- The oldest call of an earlier attempt that asked the same of the same provider and whose answer
 -- never came here; $7 are the ids that were tried already.
-SELECT s.attempt, s.number, s.model, s.answer_id FROM ekiden.started_calls s
+SELECT s.attempt, s.number, s.model, s.answer_id, ekiden.now() - s.started_at AS age
+FROM ekiden.started_calls s
 WHERE s.session_id = $1 AND s.task_id = $2 AND s.attempt < $3 AND s.kind = $4
   AND s.request_hash = $5 AND s.provider = $6 AND s.answer_id <> ALL ($7::text[])
   AND NOT EXISTS (SELECT FROM ekiden.calls c
