@@ -20,7 +20,7 @@ from ekiden.errors import (
     ModelUnavailable,
     StillAnswering,
 )
-from ekiden.providers.dialect import Dialect, dialect_for, spell
+from ekiden.providers.dialect import Dialect, dialect_for, most_tokens, spell
 from ekiden.providers.failures import retry_after
 from ekiden.providers.http_model import HttpModel
 from ekiden.providers.manners import Manners
@@ -113,6 +113,10 @@ class OpenAICompatible(HttpModel):
 
         listener = StreamListener(on_text, on_id if self._store else None)
         return await self._ask(request, begin, listener, on_text=on_text, on_usage=on_usage)
+
+    def most_tokens(self, max_tokens: int) -> int:
+        """Return the most tokens that an answer may have; see `Thinks.most_tokens`."""
+        return most_tokens(max_tokens, self._dialect)
 
     async def fetch(self, answer_id: str) -> RawAnswer | None:
         """Return a stored answer; see `KeepsAnswers.fetch`. One that failed is none.

@@ -38,10 +38,11 @@ from ekiden.providers.protocol import (
     Priced,
     Provider,
     RawAnswer,
+    Thinks,
 )
 from ekiden.search.protocol import SearchEngine, Source
 from ekiden.store.ledger import Call
-from ekiden.worker.caller import Caller, note_answer, plain
+from ekiden.worker.caller import Caller, note_answer, note_usage, plain
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.leg import Leg
 from ekiden.worker.question import Question, canonical_ask, canonical_search
@@ -269,7 +270,11 @@ class StepContext:
         if isinstance(provider, Priced):
             most = provider.most_it_costs(asked, request.max_tokens)
         # A token stands for at least a byte or so of text; nobody's tokenizer makes more.
-        tokens = asked + request.max_tokens
+        tokens = asked + (
+            provider.most_tokens(request.max_tokens)
+            if isinstance(provider, Thinks)
+            else request.max_tokens
+        )
         stop = await self._ledger.reserve(
             call, phase=self._task.phase, cost_usd=most, tokens=tokens
         )
@@ -290,6 +295,8 @@ class StepContext:
             note_answer(call, read)
             value = question.understand(read)
         except AnswerInvalid as error:
+            if error.usage is not None:
+                note_usage(call, error.usage)
             call.outcome, call.error = CallOutcome.INVALID, plain(error.message)
             await self._ledger.settle(call)
             raise
