@@ -17,7 +17,7 @@ EkidenError
 └── StepError                what ends an attempt; says whether a retry can help
     ├── CannotHeal           raised by a flow author: do not retry
     ├── StepTimeout
-    ├── Interrupted          the attempt lost its task in the middle of the step
+    ├── Interrupted          the attempt lost its task in the middle of the step, or that is over
     ├── BudgetReached        the next call would exceed a budget: a person decides
     ├── NotNow               a provider is not to be asked yet; nothing was sent
     │   ├── StillAnswering   it was asked, and works on the answer; nobody else is to be asked
@@ -143,7 +143,7 @@ class StepTimeout(StepError):
 
 
 class Interrupted(StepError):
-    """The attempt lost its task in the middle of the step."""
+    """The attempt lost its task in the middle of the step, or its step is over."""
 
 
 class BudgetReached(StepError):

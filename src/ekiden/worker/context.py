@@ -134,6 +134,14 @@ class StepContext:
         self.reads.add(number)
         return self._leg.flow.phase(number).output.decode(self._leg.outputs[number])
 
+    def end(self) -> bool:
+        """Let no call begin any more; return whether any is under way."""
+        return self._caller.end()
+
+    async def rest(self, seconds: float) -> None:
+        """Let the calls under way end, and stop those that have not after ``seconds``."""
+        await self._caller.rest(seconds)
+
     async def ask(
         self,
         prompt: str,
