@@ -1,9 +1,12 @@
-"""Calls that outlive their step are not paid for twice."""
+"""Calls that outlive their step, and answers that took a repair turn: neither is paid for twice."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -11,10 +14,11 @@ from ekiden import Context
 from ekiden.core.model import Options
 from ekiden.errors import ModelUnavailable, NotNow, StepError
 from ekiden.providers.protocol import ModelRequest
-from tests.scripted import Said, ScriptedProvider
+from tests.scripted import Said, ScriptedProvider, Streamed
 from tests.worker.relay import QUICK, House, Word, one_step, working
 from tests.worker.streaming import ledger, until
 
+GOOD = '{"word": "sash"}'
 BAD = '{"word": 7}'
 
 
@@ -125,3 +129,83 @@ async def test_a_step_that_is_over_begins_no_repair_turn(house: House) -> None:
         await asyncio.sleep(0.1)
     assert sorted(asked(provider)) == ["fails", "slow"]
     assert sorted(row[2] for row in await ledger(house)) == ["FAILED", "INVALID"]
+
+
+# -- answers that took a repair turn ----------------------------------------------------------
+
+
+class Asking:
+    """A step that asks once, and then has bad luck as often as it is told."""
+
+    def __init__(self, *, bad_luck: int = 1, repairs: int = 2, **more: Any) -> None:
+        self._bad_luck = bad_luck
+        self._more = {**more, "repairs": repairs}
+
+    async def __call__(self, ctx: Context) -> str:
+        answer = await ctx.ask("first", Word, **self._more)
+        if ctx.attempt <= self._bad_luck:
+            raise ModelUnavailable("bad luck")
+        return answer.word
+
+
+@pytest.mark.parametrize("said", [[BAD, GOOD], [BAD, '{"word": 8}', GOOD], [BAD, BAD, GOOD]])
+async def test_an_answer_that_took_repair_turns_is_taken_from_the_ledger(
+    house: House, said: list[str]
+) -> None:
+    provider = ScriptedProvider(said)
+    async with working(house.dsn, one_step(Asking(bad_luck=2)), provider=provider):
+        await house.until(await house.begin("one", QUICK))
+    assert len(provider.log) == len(said)
+
+
+async def test_equal_questions_that_were_repaired_have_an_answer_each(house: House) -> None:
+    """One was of use at once, the other after a repair turn: each answer is taken once."""
+    provider = ScriptedProvider([BAD, GOOD, '{"word": "zone"}'])
+
+    async def twice(ctx: Context) -> list[str]:
+        words = [(await ctx.ask("first", Word)).word for _ in range(2)]
+        if ctx.attempt == 1:
+            raise ModelUnavailable("bad luck")
+        return sorted(words)
+
+    async with working(house.dsn, one_step(twice), provider=provider):
+        session = await house.begin("one", QUICK)
+        await house.until(session)
+    assert len(provider.log) == 3
+    assert (await house.sessions.tasks(session))[0].result == ["sash", "zone"]
+
+
+async def test_a_question_whose_answers_were_all_useless_is_asked_anew(house: House) -> None:
+    provider = ScriptedProvider([BAD, BAD, BAD, GOOD])
+    async with working(house.dsn, one_step(Asking(bad_luck=0)), provider=provider):
+        await house.until(await house.begin("one", QUICK))
+    assert len(provider.log) == 4
+    assert len(provider.log[3].request.messages) == 1
+
+
+async def test_the_answer_to_a_repair_turn_is_fetched_where_the_provider_keeps_it(
+    house: House,
+) -> None:
+    cut = Streamed(pieces=("{",), then=ModelUnavailable("cut"), answer_id="a-1")
+    provider = ScriptedProvider([BAD, cut])
+    provider.stored["a-1"] = GOOD
+    async with working(house.dsn, one_step(Asking(bad_luck=0)), provider=provider):
+        await house.until(await house.begin("one", QUICK))
+    assert (len(provider.log), provider.fetched) == (2, ["a-1"])
+
+
+async def test_an_answer_to_which_todays_check_has_no_objection_is_taken(house: House) -> None:
+    strict = [True]
+
+    def check(_word: Word) -> str | None:
+        return "not that" if strict else None
+
+    provider = ScriptedProvider([json.dumps({"word": "sash"})])
+    step = Asking(bad_luck=0, repairs=0, check=check)
+    async with working(house.dsn, one_step(step), provider=provider):
+        session = await house.begin("one", replace(QUICK, max_retries=0))
+        await house.until(session, "FAILED")
+        strict.clear()
+        await house.sessions.resume(session, actor="me")
+        await house.until(session)
+    assert len(provider.log) == 1

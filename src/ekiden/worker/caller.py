@@ -90,10 +90,14 @@ class Caller:
             request=redact_bytes(asked),
         )
 
-    @property
-    def made(self) -> int:
-        """How many calls this attempt has begun."""
-        return self._calls
+    def instead(self, call: Call, asked: bytes) -> Call:
+        """Return a call that asks something else in the place of another."""
+        request_hash = hashlib.sha256(asked).digest()
+        return replace(call, request_hash=request_hash, request=redact_bytes(asked))
+
+    async def useless(self, call: Call) -> list[PaidAnswer]:
+        """Return what earlier attempts were answered to this request that was of no use."""
+        return [] if self._task.attempt == 1 else await self._ledger.useless(call)
 
     async def paid(self, call: Call) -> tuple[Call, PaidAnswer] | None:
         """Take the next answer this task has already paid for, if there is one.

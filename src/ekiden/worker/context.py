@@ -41,7 +41,7 @@ from ekiden.providers.protocol import (
     Thinks,
 )
 from ekiden.search.protocol import SearchEngine, Source
-from ekiden.store.ledger import Call
+from ekiden.store.ledger import Call, PaidAnswer
 from ekiden.worker.caller import Caller, note_answer, note_usage, plain
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.leg import Leg
@@ -53,12 +53,6 @@ _NOBODY_HAS_IT = timedelta(seconds=60)  # until a step fails whose model no work
 _HAND_ON, _LONGEST_HAND_ON = 0.2, 5.0  # seconds until a task that was handed on is due
 
 _SOURCES = TypeAdapter(list[Source])
-
-
-_REPAIR_SHOWS = 2000  # characters of a useless answer that the model is shown again
-_REPAIR = """That answer cannot be used: {complaint}
-
-Answer the question again. Keep to the form that was asked for and correct this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +152,7 @@ class StepContext:
         if system:
             turns.insert(0, Message(role="system", content=system))
         question = Question(
+            turns=turns,
             adapter=None if answer is str else TypeAdapter(answer),
             name=getattr(answer, "__name__", "answer"),
             max_tokens=max_tokens,
@@ -172,12 +167,7 @@ class StepContext:
                 if useless.said is None:
                     raise
                 telemetry.emit("answer_repaired", complaint=useless.complaint, left=left)
-                # The model is shown what it said last and what is wrong with it.
-                shown = [
-                    *turns,
-                    Message(role="assistant", content=useless.said[:_REPAIR_SHOWS]),
-                    Message(role="user", content=_REPAIR.format(complaint=useless.complaint)),
-                ]
+                shown = question.repaired(useless)
         return await self._ask_someone(shown, question)
 
     async def _ask_someone(self, turns: list[Message], question: Question[T]) -> T:
@@ -233,31 +223,16 @@ class StepContext:
 
     async def _ask(self, provider: Provider, turns: list[Message], question: Question[T]) -> T:
         """Ask once: what was paid for is taken, what the provider keeps is fetched."""
-        request = ModelRequest(
-            messages=tuple(turns),
-            schema=question.adapter.json_schema() if question.adapter is not None else None,
-            schema_name=question.name,
-            max_tokens=question.max_tokens,
-            temperature=question.temperature,
-            # Another attempt throws other dice; so do two equal questions of one attempt.
-            seed=self._task.attempt * 1000 + self._caller.made,
-        )
+        request = question.request(turns)
         asked = canonical_ask(request)
         call = self._caller.new("ask", provider.name, provider.model, asked)
-        while (paid := await self._caller.paid(call)) is not None:
-            then, answer = paid
-            reader = self._models.reader(then.provider, then.model, provider)
-            raw = RawAnswer(
-                body=answer.answer, status=answer.http_status, content_type=answer.content_type
-            )
-            try:
-                if answer.unread:  # its worker died before it could note what it took
-                    return await self._understand(then, raw, reader, question)
-                return question.understand(reader.read(raw))
-            except AnswerInvalid:
-                continue
-        if (fetched := await self._caller.fetched(call, provider)) is not None:
-            return await self._understand(*fetched, provider, question)
+        # Another attempt throws other dice; so do two equal questions of one attempt.
+        request = replace(request, seed=self._task.attempt * 1000 + call.number - 1)
+        had = await self._had(call, provider, question)
+        if had is None:
+            had = await self._repaired(call, provider, question)
+        if had is not None:
+            return had[0]
         if isinstance(provider, GoesOn) and provider.goes_on(request):
             request = replace(request, said=await self._caller.said_before(call))
         if self._leg.budgeted:
@@ -265,6 +240,57 @@ class StepContext:
         return await self._caller.ask(
             call, provider, request, lambda raw: self._understand(call, raw, provider, question)
         )
+
+    async def _had(self, call: Call, provider: Provider, question: Question[T]) -> tuple[T] | None:
+        """Return what was paid for: from the ledger, or fetched from the provider.
+
+        Raises:
+            AnswerInvalid: what was fetched is not what was asked for.
+        """
+        while (paid := await self._caller.paid(call)) is not None:
+            then, answer = paid
+            reader, raw = self._kept(answer, provider)
+            try:
+                if answer.unread:  # its worker died before it could note what it took
+                    return (await self._understand(then, raw, reader, question),)
+                return (question.understand(reader.read(raw)),)
+            except AnswerInvalid:
+                continue
+        if (fetched := await self._caller.fetched(call, provider)) is not None:
+            return (await self._understand(*fetched, provider, question),)
+        return None
+
+    async def _repaired(
+        self, call: Call, provider: Provider, question: Question[T]
+    ) -> tuple[T] | None:
+        """Return what was paid for in a repair turn after a useless answer to this.
+
+        Raises:
+            AnswerInvalid: what was fetched is not what was asked for.
+        """
+        asked, known = [call], {call.request_hash}
+        for each in asked:  # grows: the answer to a repair turn may have been useless as well
+            for answer in await self._caller.useless(each):
+                reader, raw = self._kept(answer, provider)
+                try:
+                    return (question.understand(reader.read(raw)),)  # today it is of use
+                except AnswerInvalid as useless:
+                    shown = question.request(question.repaired(useless))
+                repair = self._caller.instead(call, canonical_ask(shown))
+                if repair.request_hash in known:
+                    continue
+                if (had := await self._had(repair, provider, question)) is not None:
+                    return had
+                known.add(repair.request_hash)
+                asked.append(repair)
+        return None
+
+    def _kept(self, answer: PaidAnswer, provider: Provider) -> tuple[Provider, RawAnswer]:
+        """Return an answer of the ledger, and who can read it."""
+        raw = RawAnswer(
+            body=answer.answer, status=answer.http_status, content_type=answer.content_type
+        )
+        return self._models.reader(answer.provider, answer.model, provider), raw
 
     async def _reserve(
         self, call: Call, provider: Provider, request: ModelRequest, asked: int
