@@ -17,7 +17,7 @@ EkidenError
 └── StepError                what ends an attempt; says whether a retry can help
     ├── CannotHeal           raised by a flow author: do not retry
     ├── StepTimeout
-    ├── Interrupted          the attempt lost its task in the middle of the step
+    ├── Interrupted          the attempt lost its task in the middle of the step, or that is over
     ├── BudgetReached        the next call would exceed a budget: a person decides
     ├── NotNow               a provider is not to be asked yet; nothing was sent
     │   ├── StillAnswering   it was asked, and works on the answer; nobody else is to be asked
@@ -34,7 +34,10 @@ EkidenError
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ekiden.providers.protocol import Usage
 
 
 class EkidenError(Exception):
@@ -140,7 +143,7 @@ class StepTimeout(StepError):
 
 
 class Interrupted(StepError):
-    """The attempt lost its task in the middle of the step."""
+    """The attempt lost its task in the middle of the step, or its step is over."""
 
 
 class BudgetReached(StepError):
@@ -205,6 +208,7 @@ class AnswerInvalid(ModelError):
     Attributes:
         said: the text of the answer, when there was one: then a repair turn makes sense.
         complaint: what is wrong with it, as the model is told.
+        usage: what it took, where that is known of an answer without a text.
     """
 
     def __init__(
@@ -213,10 +217,12 @@ class AnswerInvalid(ModelError):
         *,
         said: str | None = None,
         complaint: str = "",
+        usage: Usage | None = None,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.said = said
+        self.usage = usage
         self.complaint = complaint or self.message
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
@@ -171,6 +172,16 @@ def test_a_model_that_thinks_has_room_for_it_and_its_price_says_so():
         return found
 
     assert most(frozenset({"openai:gpt-5-mini"})) > most(frozenset())
+
+
+async def test_the_most_tokens_that_an_answer_may_have_are_those_that_it_is_allowed(server):
+    server.reply = answer(WHOLE)
+    for model in ("gpt-5-mini", "gpt-4o"):
+        provider = OpenAIResponses(base_url=server.url, model=model, name="openai")
+        await provider.send(replace(SAY, max_tokens=1))
+        allowed = server.requests[-1].json["max_output_tokens"]
+        assert provider.most_tokens(1) == allowed
+        await provider.close()
 
 
 def test_only_models_of_openai_can_be_asked_so(monkeypatch: pytest.MonkeyPatch):

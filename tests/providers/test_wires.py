@@ -197,8 +197,10 @@ async def test_anthropic_a_refusal_is_no_answer(server: FakeServer):
     """https://platform.claude.com/docs/en/test-and-evaluate/strengthen-guardrails"""
     server.reply = ANTHROPIC.says("", "refusal")
     provider = ANTHROPIC.provider(server)
-    with pytest.raises(AnswerInvalid, match="declines"):
+    with pytest.raises(AnswerInvalid, match="declines") as declined:
         provider.read(await provider.send(SAY))
+    assert declined.value.usage is not None
+    assert declined.value.usage.input_tokens == TOKENS_IN  # it is paid for all the same
     await provider.close()
 
 

@@ -129,3 +129,8 @@ async def test_an_answer_that_was_of_no_use_is_not_gone_on_from(house: House, fa
         await house.until(await house.begin("one", QUICK))
     assert await result(house) == WHOLE
     assert [asked_to_go_on_from(fake, n) for n in range(3)] == [None, FIRST.rstrip(), None]
+    assert await ledger(house) == [
+        (1, "FAILED", 120, 1),
+        (2, "INVALID", 120, 30),  # declining is paid for as well
+        (3, "ANSWERED", 120, 30),
+    ]

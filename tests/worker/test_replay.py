@@ -59,9 +59,12 @@ def flow(phase: type[Phase], **changes: Any) -> CompiledFlow:
     return CompiledFlow(Flow("then", input=Count, phases=[changed]))
 
 
-async def recorded(house: House, *answers: Any, status: str = "COMPLETED") -> Recording:
+async def recorded(
+    house: House, *answers: Any, status: str = "COMPLETED", **changes: Any
+) -> Recording:
     provider = ScriptedProvider(answers)
-    async with working(house.dsn, flow(Then), provider=provider, search=Library(), capacity=1):
+    then = flow(Then, **changes)
+    async with working(house.dsn, then, provider=provider, search=Library(), capacity=1):
         session = await house.begin("then", replace(QUICK, max_retries=1))
         await house.until(session, status)
     rows = await house.sessions.recordings.take(session)
@@ -100,6 +103,23 @@ async def test_the_same_code_says_the_same(then: Recording):
     # A search, an answer of no use and its repair; and of the retried item a search that the first
     # attempt had paid for, and an answer.
     assert (found["EXECUTE", 0].calls, found["EXECUTE", 1].calls) == (3, 2)
+
+
+async def test_a_step_that_took_a_repaired_answer_of_an_earlier_attempt_says_the_same(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    async def unlucky(self: Any, ctx: Context, item: str) -> str:
+        word = (await ctx.ask(f"first {item}", Word)).word
+        if ctx.attempt == 1:
+            raise ModelUnavailable("bad luck")
+        return word
+
+    said = '{"wrong": 1}', '{"word": "one"}', '{"word": "two"}'
+    made = await recorded(house, *said, execute=unlucky)
+    switch_off(monkeypatch)
+    found = await again(made, execute=unlucky)
+    assert {key: r.verdicts for key, r in found.items() if r.differs} == {}
+    assert (found["EXECUTE", 0].calls, found["EXECUTE", 1].calls) == (2, 1)
 
 
 async def test_a_changed_prompt_is_shown_beside_the_one_that_was_asked(then: Recording):

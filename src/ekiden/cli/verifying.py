@@ -35,9 +35,10 @@ def read_text(answer: bytes, content_type: str) -> str | None:
     if content_type.partition(";")[0].strip() == "text/plain":
         return storable(answer.decode("utf-8", "replace"))
     try:
-        return storable("".join(read_body(answer, content_type).text))
+        parts = read_body(answer, content_type)
     except AnswerInvalid:
         return None
+    return storable("".join(parts.text)) if parts.declined is None else None
 
 
 def _watched(dsn: str, session_id: str | None, timeout: timedelta) -> Report:

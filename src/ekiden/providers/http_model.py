@@ -86,15 +86,19 @@ class HttpModel(ABC):
         NUL and lone surrogates in the text become U+FFFD: no database stores them as text.
 
         Raises:
-            AnswerInvalid: the body is no answer of a model server, streamed or plain.
+            AnswerInvalid: the body is no answer of a model server, streamed or plain; or the
+                model declines.
         """
         parts = read_body(raw.body, raw.content_type)
         model = parts.model or self._model
+        usage = self._usage(parts, model)
+        if parts.declined is not None:
+            raise AnswerInvalid(f"The model declines: {parts.declined}", usage=usage)
         return Answer(
             text=storable("".join(parts.text)),
             finish_reason=parts.finish_reason,
             model=model,
-            usage=self._usage(parts, model),
+            usage=usage,
             citations=parts.citations,
         )
 

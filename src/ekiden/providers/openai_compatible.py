@@ -22,7 +22,7 @@ from ekiden.errors import (
     NotNow,
     StillAnswering,
 )
-from ekiden.providers.dialect import Dialect, dialect_for, spell
+from ekiden.providers.dialect import Dialect, dialect_for, most_tokens, spell
 from ekiden.providers.failures import retry_after
 from ekiden.providers.http_model import HttpModel
 from ekiden.providers.manners import Manners
@@ -128,6 +128,10 @@ class OpenAICompatible(HttpModel):
         except ModelError as error:
             error.kept = named
             raise
+
+    def most_tokens(self, max_tokens: int) -> int:
+        """Return the most tokens that an answer may have; see `Thinks.most_tokens`."""
+        return most_tokens(max_tokens, self._dialect)
 
     async def fetch(self, answer_id: str) -> RawAnswer | None:
         """Return a stored answer; see `KeepsAnswers.fetch`. One that failed is none.

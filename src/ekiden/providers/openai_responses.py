@@ -108,6 +108,10 @@ class OpenAIResponses(OpenAICompatible):
         """Return an upper bound of what one call costs; see `Priced.most_it_costs`."""
         return super().most_it_costs(input_chars, _tokens(max_tokens, self._dialect))
 
+    def most_tokens(self, max_tokens: int) -> int:
+        """Return the most tokens that an answer may have; see `Thinks.most_tokens`."""
+        return _most(max_tokens, self._dialect)
+
     def _tell_rest(self, raw: RawAnswer, heard: int, on_text: Callable[[str], None] | None) -> None:
         """Let ``on_text`` hear what the stream did not bring."""
         if on_text is None:
@@ -125,11 +129,10 @@ def spell(request: ModelRequest, model: str, dialect: Dialect) -> dict[str, Any]
 
     Without a seed, which the API does not have, and with the model's own effort to think.
     """
-    most = most_tokens(_tokens(request.max_tokens, dialect), dialect)
     body: dict[str, Any] = {
         "model": model,
         "input": [{"role": m.role, "content": m.content} for m in request.messages],
-        "max_output_tokens": max(most, _FEWEST_TOKENS),
+        "max_output_tokens": _most(request.max_tokens, dialect),
         "background": True,
         "store": True,
         "stream": True,
@@ -140,6 +143,10 @@ def spell(request: ModelRequest, model: str, dialect: Dialect) -> dict[str, Any]
         described = described_schema(request, dialect)
         body["text"] = {"format": {"type": "json_schema", **described}}
     return body
+
+
+def _most(max_tokens: int, dialect: Dialect) -> int:
+    return max(most_tokens(_tokens(max_tokens, dialect), dialect), _FEWEST_TOKENS)
 
 
 def _tokens(max_tokens: int, dialect: Dialect) -> int:

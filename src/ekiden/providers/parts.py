@@ -58,6 +58,14 @@ class Parts:
         """Whether the answer came to its end, as opposed to a connection that was cut."""
         return self.done or self.finish_reason is not None
 
+    @property
+    def declined(self) -> str | None:
+        """How the model declined to answer; None where it did not."""
+        # Who stops in order to refuse takes back what was said until then.
+        if self.finish_reason == "refusal" or (self.refusal and not "".join(self.text)):
+            return storable("".join(self.refusal))[:500]
+        return None
+
     def add(self, document: Any) -> str:
         """Take in one event, or one whole answer; return the text it brought."""
         if not isinstance(document, dict):

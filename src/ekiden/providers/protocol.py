@@ -124,7 +124,8 @@ class Provider(Protocol):
         """Understand a raw answer, fresh or from the ledger.
 
         Raises:
-            AnswerInvalid: the bytes are not what this provider's API promises.
+            AnswerInvalid: the bytes are not what this provider's API promises, or the model
+                declines; the error has what it took all the same.
         """
         ...
 
@@ -143,6 +144,19 @@ class Priced(Protocol):
         Args:
             input_chars: characters of all that is sent: messages, and the schema as JSON.
             max_tokens: the most tokens that the answer may have.
+        """
+        ...
+
+
+@runtime_checkable
+class Thinks(Protocol):
+    """What a provider can do as well when its answers may have more tokens than were asked for."""
+
+    def most_tokens(self, max_tokens: int) -> int:
+        """Return the most tokens that an answer may have, with what the model may think.
+
+        Args:
+            max_tokens: the most that were asked for.
         """
         ...
 

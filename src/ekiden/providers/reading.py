@@ -149,9 +149,6 @@ def read_body(body: bytes, content_type: str = "") -> Parts:
         raise AnswerInvalid(f"The server answered with an error: {error_text(parts.error)}")
     if not parts.choices:
         raise AnswerInvalid(f"The answer holds no choices; it begins: {_quote(start)}")
-    # Who stops in order to refuse takes back what was said until then.
-    if parts.finish_reason == "refusal" or (parts.refusal and not "".join(parts.text)):
-        raise AnswerInvalid(f"The model declines: {storable(''.join(parts.refusal))[:500]}")
     return parts
 
 

@@ -46,7 +46,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaidAnswer:
-    """A usable answer that an earlier attempt of the task has paid for."""
+    """An answer that an earlier attempt of the task has paid for."""
 
     id: int
     attempt: int
@@ -176,19 +176,16 @@ class Ledger:
                 sql("next_paid_answer"), call.session_id, call.task_id, call.attempt, call.kind,
                 call.request_hash, taken,
             )  # fmt: skip
-        if row is None:
-            return None
-        return PaidAnswer(
-            id=row["id"],
-            attempt=row["attempt"],
-            number=row["number"],
-            provider=row["provider"],
-            model=row["model"],
-            answer=row["answer"],
-            content_type=row["content_type"] or "",
-            http_status=row["http_status"] or 200,
-            unread=row["unread"],
-        )
+        return None if row is None else _paid(row)
+
+    async def useless(self, call: Call) -> list[PaidAnswer]:
+        """Return what earlier attempts were answered to this request that was of no use."""
+        with translated(self._dsn):
+            rows = await self._pool.fetch(
+                sql("useless_answers"), call.session_id, call.task_id, call.attempt, call.kind,
+                call.request_hash,
+            )  # fmt: skip
+        return [_paid(row) for row in rows]
 
     async def next_started(self, call: Call, tried: Sequence[str]) -> StartedCall | None:
         """Return the oldest call of earlier attempts that asked the same and has no answer here."""
@@ -198,6 +195,20 @@ class Ledger:
                 call.request_hash, call.provider, tried,
             )  # fmt: skip
         return None if row is None else StartedCall(**row)
+
+
+def _paid(row: asyncpg.Record) -> PaidAnswer:
+    return PaidAnswer(
+        id=row["id"],
+        attempt=row["attempt"],
+        number=row["number"],
+        provider=row["provider"],
+        model=row["model"],
+        answer=row["answer"],
+        content_type=row["content_type"] or "",
+        http_status=row["http_status"] or 200,
+        unread=row["unread"],
+    )
 
 
 def _arrays(calls: Sequence[Call], columns: Sequence[str]) -> list[list[Any]]:

@@ -15,13 +15,20 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from decimal import Decimal
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
 from ekiden import failpoint, telemetry, tracing
 from ekiden.core.model import CallOutcome, ClaimedTask
-from ekiden.errors import EkidenError, ModelUnavailable, NotNow, StepError, StillAnswering
+from ekiden.errors import (
+    EkidenError,
+    Interrupted,
+    ModelUnavailable,
+    NotNow,
+    StepError,
+    StillAnswering,
+)
 from ekiden.providers.protocol import (
     Answer,
     KeepsAnswers,
@@ -53,6 +60,29 @@ class Caller:
         self._taken: list[int] = []  # answers of earlier attempts that this one has used
         self._tried: list[str] = []  # answers it has tried to fetch
         self._looking = asyncio.Lock()  # two equal questions are two answers
+        # What makes a call, and whether its sending is over: from there on nothing may be lost.
+        self._making: dict[asyncio.Task[Any], asyncio.Event] = {}
+        self._ended = False
+
+    def end(self) -> bool:
+        """Let no call begin any more: the step is over. Return whether any is under way."""
+        self._ended = True
+        return bool(self._making)
+
+    async def rest(self, seconds: float) -> None:
+        """Let the calls under way end; stop those that have not after ``seconds``.
+
+        Nobody waits for them any more, but the next attempt asks the same: it must find their
+        answers in the ledger.
+        """
+        under_way = dict(self._making)
+        try:
+            await asyncio.wait(under_way, timeout=max(0.0, seconds))
+        finally:
+            for making, over in under_way.items():
+                if not over.is_set():
+                    making.cancel()
+            await asyncio.wait(under_way, timeout=_KEEP)
 
     def new(self, kind: str, provider: str, model: str, asked: bytes) -> Call:
         """Return the next call, not yet made."""
@@ -69,10 +99,14 @@ class Caller:
             request=redact_bytes(asked),
         )
 
-    @property
-    def made(self) -> int:
-        """How many calls this attempt has begun."""
-        return self._calls
+    def instead(self, call: Call, asked: bytes) -> Call:
+        """Return a call that asks something else in the place of another."""
+        request_hash = hashlib.sha256(asked).digest()
+        return replace(call, request_hash=request_hash, request=redact_bytes(asked))
+
+    async def useless(self, call: Call) -> list[PaidAnswer]:
+        """Return what earlier attempts were answered to this request that was of no use."""
+        return [] if self._task.attempt == 1 else await self._ledger.useless(call)
 
     async def paid(self, call: Call) -> tuple[Call, PaidAnswer] | None:
         """Take the next answer this task has already paid for, if there is one.
@@ -190,11 +224,15 @@ class Caller:
         Being cancelled stops the sending; an answer that has come is stored and read all the same.
 
         Raises:
-            Interrupted: the attempt has lost its task; nothing was sent.
+            Interrupted: the attempt has lost its task, or its step is over; nothing was sent.
         """
         await self._ledger.begin(call)
-        over = asyncio.Event()  # the sending is: from here on nothing may be lost
+        if self._ended:
+            raise Interrupted(f"The step of attempt {call.attempt} is over: no call begins.")
+        over = asyncio.Event()
         making = self._ledger.see_through(self._traced(call, send, understand, stream, over))
+        self._making[making] = over
+        making.add_done_callback(self._making.pop)
         try:
             await asyncio.wait({making})
         except asyncio.CancelledError:

@@ -39,10 +39,11 @@ from ekiden.providers.protocol import (
     Priced,
     Provider,
     RawAnswer,
+    Thinks,
 )
 from ekiden.search.protocol import SearchEngine, Source
-from ekiden.store.ledger import Call
-from ekiden.worker.caller import Caller, note_answer, plain
+from ekiden.store.ledger import Call, PaidAnswer
+from ekiden.worker.caller import Caller, note_answer, note_usage, plain
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.leg import Leg
 from ekiden.worker.question import Question, canonical_ask, canonical_search
@@ -53,12 +54,6 @@ _NOBODY_HAS_IT = timedelta(seconds=60)  # until a step fails whose model no work
 _HAND_ON, _LONGEST_HAND_ON = 0.2, 60.0  # seconds until a task that was handed on is due
 
 _SOURCES = TypeAdapter(list[Source])
-
-
-_REPAIR_SHOWS = 2000  # characters of a useless answer that the model is shown again
-_REPAIR = """That answer cannot be used: {complaint}
-
-Answer the question again. Keep to the form that was asked for and correct this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +129,14 @@ class StepContext:
         self.reads.add(number)
         return self._leg.flow.phase(number).output.decode(self._leg.outputs[number])
 
+    def end(self) -> bool:
+        """Let no call begin any more; return whether any is under way."""
+        return self._caller.end()
+
+    async def rest(self, seconds: float) -> None:
+        """Let the calls under way end, and stop those that have not after ``seconds``."""
+        await self._caller.rest(seconds)
+
     async def ask(
         self,
         prompt: str,
@@ -150,6 +153,7 @@ class StepContext:
         if system:
             turns.insert(0, Message(role="system", content=system))
         question = Question(
+            turns=turns,
             adapter=None if answer is str else TypeAdapter(answer),
             name=getattr(answer, "__name__", "answer"),
             max_tokens=max_tokens,
@@ -164,12 +168,7 @@ class StepContext:
                 if useless.said is None:
                     raise
                 telemetry.emit("answer_repaired", complaint=useless.complaint, left=left)
-                # The model is shown what it said last and what is wrong with it.
-                shown = [
-                    *turns,
-                    Message(role="assistant", content=useless.said[:_REPAIR_SHOWS]),
-                    Message(role="user", content=_REPAIR.format(complaint=useless.complaint)),
-                ]
+                shown = question.repaired(useless)
         return await self._ask_someone(shown, question)
 
     async def _ask_someone(self, turns: list[Message], question: Question[T]) -> T:
@@ -233,31 +232,16 @@ class StepContext:
 
     async def _ask(self, provider: Provider, turns: list[Message], question: Question[T]) -> T:
         """Ask once: what was paid for is taken, what the provider keeps is fetched."""
-        request = ModelRequest(
-            messages=tuple(turns),
-            schema=question.adapter.json_schema() if question.adapter is not None else None,
-            schema_name=question.name,
-            max_tokens=question.max_tokens,
-            temperature=question.temperature,
-            # Another attempt throws other dice; so do two equal questions of one attempt.
-            seed=self._task.attempt * 1000 + self._caller.made,
-        )
+        request = question.request(turns)
         asked = canonical_ask(request)
         call = self._caller.new("ask", provider.name, provider.model, asked)
-        while (paid := await self._caller.paid(call)) is not None:
-            then, answer = paid
-            reader = self._models.reader(then.provider, then.model, provider)
-            raw = RawAnswer(
-                body=answer.answer, status=answer.http_status, content_type=answer.content_type
-            )
-            try:
-                if answer.unread:  # its worker died before it could note what it took
-                    return await self._understand(then, raw, reader, question)
-                return question.understand(reader.read(raw))
-            except AnswerInvalid:
-                continue
-        if (fetched := await self._caller.fetched(call, provider)) is not None:
-            return await self._understand(*fetched, provider, question)
+        # Another attempt throws other dice; so do two equal questions of one attempt.
+        request = replace(request, seed=self._task.attempt * 1000 + call.number - 1)
+        had = await self._had(call, provider, question)
+        if had is None:
+            had = await self._repaired(call, provider, question)
+        if had is not None:
+            return had[0]
         if isinstance(provider, GoesOn) and provider.goes_on(request):
             request = replace(request, said=await self._caller.said_before(call))
         if self._leg.budgeted:
@@ -265,6 +249,57 @@ class StepContext:
         return await self._caller.ask(
             call, provider, request, lambda raw: self._understand(call, raw, provider, question)
         )
+
+    async def _had(self, call: Call, provider: Provider, question: Question[T]) -> tuple[T] | None:
+        """Return what was paid for: from the ledger, or fetched from the provider.
+
+        Raises:
+            AnswerInvalid: what was fetched is not what was asked for.
+        """
+        while (paid := await self._caller.paid(call)) is not None:
+            then, answer = paid
+            reader, raw = self._kept(answer, provider)
+            try:
+                if answer.unread:  # its worker died before it could note what it took
+                    return (await self._understand(then, raw, reader, question),)
+                return (question.understand(reader.read(raw)),)
+            except AnswerInvalid:
+                continue
+        if (fetched := await self._caller.fetched(call, provider)) is not None:
+            return (await self._understand(*fetched, provider, question),)
+        return None
+
+    async def _repaired(
+        self, call: Call, provider: Provider, question: Question[T]
+    ) -> tuple[T] | None:
+        """Return what was paid for in a repair turn after a useless answer to this.
+
+        Raises:
+            AnswerInvalid: what was fetched is not what was asked for.
+        """
+        asked, known = [call], {call.request_hash}
+        for each in asked:  # grows: the answer to a repair turn may have been useless as well
+            for answer in await self._caller.useless(each):
+                reader, raw = self._kept(answer, provider)
+                try:
+                    return (question.understand(reader.read(raw)),)  # today it is of use
+                except AnswerInvalid as useless:
+                    shown = question.request(question.repaired(useless))
+                repair = self._caller.instead(call, canonical_ask(shown))
+                if repair.request_hash in known:
+                    continue
+                if (had := await self._had(repair, provider, question)) is not None:
+                    return had
+                known.add(repair.request_hash)
+                asked.append(repair)
+        return None
+
+    def _kept(self, answer: PaidAnswer, provider: Provider) -> tuple[Provider, RawAnswer]:
+        """Return an answer of the ledger, and who can read it."""
+        raw = RawAnswer(
+            body=answer.answer, status=answer.http_status, content_type=answer.content_type
+        )
+        return self._models.reader(answer.provider, answer.model, provider), raw
 
     async def _reserve(
         self, call: Call, provider: Provider, request: ModelRequest, asked: int
@@ -278,7 +313,11 @@ class StepContext:
         if isinstance(provider, Priced):
             most = provider.most_it_costs(asked, request.max_tokens)
         # A token stands for at least a byte or so of text; nobody's tokenizer makes more.
-        tokens = asked + request.max_tokens
+        tokens = asked + (
+            provider.most_tokens(request.max_tokens)
+            if isinstance(provider, Thinks)
+            else request.max_tokens
+        )
         stop = await self._ledger.reserve(
             call, phase=self._task.phase, cost_usd=most, tokens=tokens
         )
@@ -299,6 +338,8 @@ class StepContext:
             note_answer(call, read)
             value = question.understand(read)
         except AnswerInvalid as error:
+            if error.usage is not None:
+                note_usage(call, error.usage)
             call.outcome, call.error = CallOutcome.INVALID, plain(error.message)
             await self._ledger.settle(call)
             raise

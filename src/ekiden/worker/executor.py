@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from ekiden.core.gates import GateMode, mode_of
@@ -86,12 +88,19 @@ class Executor:
         self, step: CompiledStep, context: StepContext, task: ClaimedTask, leg: Leg
     ) -> str:
         limit = leg.options.timeout.total_seconds()
+        until = monotonic() + limit
         try:
             return step.result.encode(await Within(limit, step.run(context, *leg.arguments(task))))
         except TimeIsUp:
             raise StepTimeout(
                 f"Phase {task.phase} {task.step} took longer than {limit:g} s (WORKER_TIMEOUT)."
             ) from None
+        except asyncio.CancelledError:
+            until = 0.0  # whoever stops a step stops its calls
+            raise
+        finally:
+            if context.end():  # calls that the step does not wait for, as after a gather
+                await context.rest(until - monotonic())
 
     def _fan_out(self, task: ClaimedTask, leg: Leg, result: str) -> list[str] | None:
         """Return the items that EXECUTE will run on, when this THINK is followed by a fan-out."""

@@ -112,6 +112,10 @@ class LedgerWriter:
         """Return the oldest answer earlier attempts have to this call's request, but ``taken``."""
         return await patiently(lambda: self._ledger.next_paid(call, taken), refusals=1)
 
+    async def useless(self, call: Call) -> list[PaidAnswer]:
+        """Return what earlier attempts were answered to this request that was of no use."""
+        return await patiently(lambda: self._ledger.useless(call), refusals=1)
+
     async def next_started(self, call: Call, tried: Sequence[str]) -> StartedCall | None:
         """Return the oldest call of earlier attempts that asked the same and has no answer here."""
         return await patiently(lambda: self._ledger.next_started(call, tried), refusals=1)

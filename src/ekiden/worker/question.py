@@ -11,20 +11,46 @@ from pydantic import TypeAdapter, ValidationError
 
 from ekiden.errors import AnswerInvalid
 from ekiden.flows.registry import not_finite
-from ekiden.providers.protocol import Answer, ModelRequest
+from ekiden.providers.protocol import Answer, Message, ModelRequest
 
 T = TypeVar("T")
+
+_REPAIR_SHOWS = 2000  # characters of a useless answer that the model is shown again
+_REPAIR = """That answer cannot be used: {complaint}
+
+Answer the question again. Keep to the form that was asked for and correct this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question(Generic[T]):
-    """What is asked for, whatever the turns."""
+    """What is asked, and what for."""
 
+    turns: list[Message]  # the first ones
     adapter: TypeAdapter[T] | None  # None: plain text
     name: str
     max_tokens: int
     temperature: float
     check: Callable[[T], str | None] | None
+
+    def request(self, turns: list[Message]) -> ModelRequest:
+        """Return what is sent, with these turns."""
+        return ModelRequest(
+            messages=tuple(turns),
+            schema=self.adapter.json_schema() if self.adapter is not None else None,
+            schema_name=self.name,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+        )
+
+    def repaired(self, useless: AnswerInvalid) -> list[Message]:
+        """Return the turns that show the model what it said last and what is wrong with it."""
+        if useless.said is None:
+            return self.turns
+        return [
+            *self.turns,
+            Message(role="assistant", content=useless.said[:_REPAIR_SHOWS]),
+            Message(role="user", content=_REPAIR.format(complaint=useless.complaint)),
+        ]
 
     def understand(self, read: Answer) -> T:
         """Return the answer as what was asked for.

@@ -20,7 +20,7 @@ from ekiden.core.recording import RecordedCall
 from ekiden.errors import CannotHeal, ModelUnavailable, SearchError
 from ekiden.providers.protocol import Answer, ModelRequest, Provider, RawAnswer, Usage
 from ekiden.search.protocol import SearchEngine, Source
-from ekiden.store.ledger import Call
+from ekiden.store.ledger import Call, PaidAnswer
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.question import canonical_ask, canonical_search
 
@@ -58,9 +58,13 @@ class Answers:
             c for c in calls if c.attempt < attempt and c.outcome == CallOutcome.ANSWERED
         ]  # taken from the ledger before anything was paid again
         own = [c for c in calls if c.attempt == attempt]
+        shown = [
+            c for c in calls if c.attempt < attempt and c.outcome == CallOutcome.INVALID
+        ]  # what earlier attempts repaired; the last one went on from there where it asked no more
         self._left: list[RecordedCall] = [
             *sorted(earlier, key=lambda c: c.id),
             *sorted(own, key=lambda c: (c.number, c.answer is None)),
+            *sorted(shown, key=lambda c: -c.id),
         ]
         self._own = {c.id for c in own}
         self.taken = 0
@@ -227,6 +231,10 @@ class Unwritten(LedgerWriter):
 
     async def next_paid(self, call: Call, taken: Sequence[int]) -> None:
         """Know of no answer: `Answers` hands them out."""
+
+    async def useless(self, call: Call) -> list[PaidAnswer]:
+        """Know of no answer."""
+        return []
 
     async def next_started(self, call: Call, tried: Sequence[str]) -> None:
         """Know of no answer."""

@@ -102,8 +102,9 @@ def _sent_back(ctx: Context, language: str) -> str:
 async def together(asked: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Wait for all, then return what they gave or raise what went wrong.
 
-    Not a task group: that would cancel the others when one fails, and their answers, already paid
-    for, would never reach the ledger. An error that no retry heals is raised before one that can.
+    Not a bare gather: with the first error that would end the repair turns of the others, whose
+    failures would then cost an attempt each; here they share one. An error that no retry heals is
+    raised before one that can.
     """
     results = await asyncio.gather(*asked, return_exceptions=True)
     errors = [result for result in results if isinstance(result, BaseException)]

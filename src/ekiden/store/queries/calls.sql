@@ -51,3 +51,13 @@ FROM ekiden.calls
 WHERE session_id = $1 AND task_id = $2 AND attempt < $3 AND kind = $4 AND request_hash = $5
   AND outcome = 'ANSWERED' AND id <> ALL ($6::bigint[])
 ORDER BY id LIMIT 1;
+
+-- name: useless_answers
+-- What earlier attempts were answered to this request that was of no use, newest first: the model may
+-- have been shown it again, and that answer was paid as well. Not those of a size that would fill the
+-- memory: what came after them is asked anew.
+SELECT id, attempt, number, provider, model, answer, content_type, http_status, false AS unread
+FROM ekiden.calls
+WHERE session_id = $1 AND task_id = $2 AND attempt < $3 AND kind = $4 AND request_hash = $5
+  AND outcome = 'INVALID' AND octet_length(answer) <= 4000000
+ORDER BY id DESC LIMIT 10;

@@ -1,0 +1,116 @@
+"""What counts against a budget while nobody knows yet, or ever, what a call did cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from ekiden.core.model import Budget
+from ekiden.store.budgets import Budgets
+from ekiden.store.ledger import Call, Ledger
+from tests.scripted import ScriptedProvider
+from tests.worker.relay import QUICK, House, working
+from tests.worker.streaming import only_task, says
+
+LIMITED = replace(QUICK, budgets={0: Budget(max_cost_usd=Decimal("0.10"), max_tokens=100)})
+CALL, TOKENS = Decimal("0.06"), 60
+
+
+class Spender:
+    """Reserves calls of one task, and notes what became of them."""
+
+    def __init__(self, house: House, session: str, task: int) -> None:
+        self._house = house
+        self._budgets = Budgets(house.pool, house.dsn)
+        self.ledger = Ledger(house.pool, house.dsn)
+        self._session, self._task = session, task
+
+    def call(self, number: int, **told: Any) -> Call:
+        return replace(
+            Call(
+                session_id=self._session, task_id=self._task, attempt=1, number=number,
+                kind="ask", provider="p", model="m", request_hash=b"", request=b"", answer=b"a",
+            ),
+            **told,
+        )  # fmt: skip
+
+    async def may(self, number: int) -> bool:
+        call = self.call(number)
+        stop = await self._budgets.reserve(call, phase=1, cost_usd=CALL, tokens=TOKENS)
+        return stop is None
+
+    async def says(self, number: int) -> None:
+        await self._house.pool.execute(
+            "INSERT INTO ekiden.partials (session_id, task_id, attempt, call, seq, text)"
+            " VALUES ($1, $2, 1, $3, 1, 'The')", self._session, self._task, number,
+        )  # fmt: skip
+
+    async def over(self, outcome: str) -> None:
+        await self._house.pool.execute(
+            "INSERT INTO ekiden.attempts (task_id, number, worker_id, outcome, started_at,"
+            " finished_at) VALUES ($1, 1, 1, $2, now(), now())", self._task, outcome,
+        )  # fmt: skip
+
+
+@pytest.fixture
+async def spender(house: House) -> Spender:
+    async with working(house.dsn, says(), provider=ScriptedProvider([])):
+        pass  # the flow is known now
+    session = await house.begin("one", LIMITED)
+    made = Spender(house, session, await only_task(house, session))
+    assert await made.may(1)
+    return made
+
+
+async def test_an_answer_that_nobody_has_read_counts_as_what_was_reserved(spender: Spender) -> None:
+    await spender.ledger.append([spender.call(1)])
+    assert not await spender.may(2)
+    read = {"input_tokens": 10, "output_tokens": 5, "cost_usd": Decimal("0.01")}
+    await spender.ledger.settle([spender.call(1, **read)])
+    assert await spender.may(2)
+
+
+@pytest.mark.parametrize("usage", [{}, {"input_tokens": 7, "output_tokens": 1}])
+async def test_a_call_that_was_stopped_counts_as_what_was_reserved(
+    house: House, spender: Spender, usage: dict[str, int]
+) -> None:
+    await spender.ledger.append([spender.call(1, answer=None, outcome="ABORTED", **usage)])
+    assert not await spender.may(2)
+    await house.pool.execute("UPDATE ekiden.budgets SET max_cost_usd = 1, max_tokens = 120")
+    assert await spender.may(2), "a person can raise it"
+
+
+async def test_a_call_that_failed_counts_only_where_an_answer_had_begun(spender: Spender) -> None:
+    await spender.ledger.append([spender.call(1, answer=None, outcome="FAILED")])
+    assert await spender.may(2)
+    await spender.says(2)
+    await spender.ledger.append([spender.call(2, answer=None, outcome="FAILED")])
+    assert not await spender.may(3)
+
+
+@pytest.mark.parametrize(("outcome", "counts"), [("LOST", True), ("RELEASED", False)])
+async def test_a_call_whose_worker_died_counts_as_what_was_reserved(
+    spender: Spender, outcome: str, counts: bool
+) -> None:
+    await spender.over(outcome)
+    assert await spender.may(2) is not counts
+
+
+async def run(house: House, provider: ScriptedProvider, most: int) -> str:
+    """Return the status of a session with a budget of so many tokens."""
+    options = replace(QUICK, budgets={0: Budget(max_tokens=most)})
+    async with working(house.dsn, says(), provider=provider):
+        session = await house.begin("one", options)
+        return str((await house.until(session, "COMPLETED", "PAUSED"))["status"])
+
+
+async def test_room_to_think_is_reserved_as_well(house: House) -> None:
+    class Thinking(ScriptedProvider):
+        def most_tokens(self, max_tokens: int) -> int:
+            return max_tokens + 4096
+
+    assert await run(house, ScriptedProvider(["said"]), 3000) == "COMPLETED"
+    assert await run(house, Thinking(["said"]), 3000) == "PAUSED"
