@@ -12,7 +12,7 @@ import asyncpg
 from ekiden import failpoint
 from ekiden.core import records
 from ekiden.core.model import Review, Reviewed
-from ekiden.errors import Conflict, DatabaseError, InputInvalid, NoGate, NotFound
+from ekiden.errors import Conflict, DatabaseError, InputInvalid, NotFound
 from ekiden.store.connection import parse_session_id, translated
 from ekiden.store.decisions import DO, Desk, after_going_back
 from ekiden.store.queries import sql
@@ -50,10 +50,10 @@ class Reviews:
             return await self._repeated(session_id)
         try:
             return await self._decide(session_id, review)
-        except (NoGate, DatabaseError) as error:
-            # The same key was used beside us.
+        except (Conflict, DatabaseError) as error:
+            # The same key was used beside us, and is why the state is another one.
             unique = isinstance(error.__cause__, asyncpg.UniqueViolationError)
-            if (unique or isinstance(error, NoGate)) and await self._taken(session_id, review):
+            if (unique or isinstance(error, Conflict)) and await self._taken(session_id, review):
                 return await self._repeated(session_id)
             raise
 

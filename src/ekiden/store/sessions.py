@@ -135,7 +135,7 @@ class Sessions:
         row = await self._decide("start_session", parse_session_id(session_id))
         status = _status(row, session_id)
         if status != "RUNNING":
-            raise Conflict(instead(SessionState(status), session_id))
+            raise instead(SessionState(status), session_id)
         assert row is not None
         return int(row["started"])
 
@@ -206,7 +206,7 @@ class Sessions:
         status = _status(row, session_id)
         assert row is not None
         if not row["changed"] and status != already:
-            raise Conflict(instead(SessionState(status), session_id))
+            raise instead(SessionState(status), session_id)
 
     async def deliver(self, session_id: str, *, task_id: int, attempt: int, result: Any) -> None:
         """Deliver a running task's result from outside; a worker checks and completes it.

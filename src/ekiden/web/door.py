@@ -16,7 +16,6 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from ekiden.api.problems import Refusal
-from ekiden.web.language import speech_of
 from ekiden.web.rendering import error_page
 from ekiden.web.seal import Seal
 
@@ -51,4 +50,4 @@ class Door:
             if scope.get("query_string"):
                 wanted += "?" + scope["query_string"].decode("latin-1")
             return RedirectResponse(f"/login?next={quote(wanted, safe='/')}", status_code=303)
-        return error_page(refusal, speech_of(scope), logged_in=refusal.status != 401)
+        return error_page(refusal, scope, logged_in=refusal.status != 401)

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from ekiden.web.assets import assets
 from ekiden.web.door import LOGIN
+from ekiden.web.language import itself
 from ekiden.web.rendering import page, render
 from ekiden.web.seal import LOGIN_SECONDS
 from ekiden.web.spans import lasting
@@ -44,8 +45,8 @@ def _ask(
     visit: Visit, wanted: str, status: int = 200, *, linked: bool = False, wrong: str = ""
 ) -> Response:
     html = render(
-        "login.html", visit.t, path="", query="", token=visit.token, wanted=wanted, linked=linked,
-        wrong=wrong, logged_in=False,
+        "login.html", visit.t, path="", itself=itself("/login", [("next", wanted)]),
+        token=visit.token, wanted=wanted, linked=linked, wrong=wrong, logged_in=False,
     )  # fmt: skip
     return visit.answer(html, status)
 
