@@ -41,7 +41,7 @@ class Door:
         path: str = scope["path"]
         if not self._seal.wants_login or path == _LOGIN_PAGE or path.startswith(_STATIC):
             return True
-        return self._seal.is_login(Request(scope).cookies.get(LOGIN, ""), time.time())
+        return self._seal.login_of(Request(scope).cookies.get(LOGIN, ""), time.time()) is not None
 
     def refused(self, refusal: Refusal, scope: Scope) -> Response:
         """Tell a person why not: as a page, or by asking them to log in."""

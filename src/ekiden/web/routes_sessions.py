@@ -167,7 +167,7 @@ def _waits(s: SessionRow) -> str:
 async def all_events(visit: Visiting) -> Response:
     """Say that some session changed, at most once a second."""
     visit.here.watchers.check_room()
-    body: AsyncIterator[bytes] = stream_of_all(visit.here.watchers)
+    body: AsyncIterator[bytes] = stream_of_all(visit.here.watchers, login=visit.login)
     return StreamingResponse(body, media_type="text/event-stream", headers=_STREAM)
 
 
@@ -219,7 +219,9 @@ async def events(
         return Response(status_code=204)
     here.watchers.check_room()
     reader = PageReader(visit, found.id, start)
-    body: AsyncIterator[bytes] = follow(reader, here.watchers, found.id, pause=PAUSE)
+    body: AsyncIterator[bytes] = follow(
+        reader, here.watchers, found.id, login=visit.login, pause=PAUSE
+    )
     return StreamingResponse(body, media_type="text/event-stream", headers=_STREAM)
 
 

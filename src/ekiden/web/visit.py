@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import blake2b
 from typing import Annotated, Any
@@ -16,7 +17,9 @@ from starlette.responses import RedirectResponse, Response
 from ekiden.api.limits import unstorable_text
 from ekiden.api.problems import Refusal, invalid, refusal_of
 from ekiden.api.services import Here, Services
+from ekiden.api.sse import Login
 from ekiden.errors import EkidenError
+from ekiden.web.door import LOGIN
 from ekiden.web.language import LANGUAGE, itself, speech_of
 from ekiden.web.rendering import error_page, page, render
 from ekiden.web.seal import Seal, new_visitor
@@ -46,6 +49,11 @@ class Visit:
         if (asked := request.query_params.get("lang")) in LANGUAGES:
             self.keep(LANGUAGE, str(asked), seconds=_YEAR)
         self.name = _kept_name(request.cookies.get(NAME, ""))
+
+    @property
+    def login(self) -> Login | None:
+        """The login that lets them in; None where there is none, or the key does."""
+        return self.seal.login_of(self.request.cookies.get(LOGIN, ""), time.time())
 
     @property
     def wants_part(self) -> bool:
