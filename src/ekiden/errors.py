@@ -103,15 +103,31 @@ class InputInvalid(EkidenError):
 
 
 class Conflict(EkidenError):
-    """The session's state does not allow this now."""
+    """The session's state does not allow this now.
+
+    Attributes:
+        kind: the rule or the state, for who tells it in another language.
+        named: what the message names.
+    """
+
+    kind = "conflict"
+
+    def __init__(self, message: str | None = None, *, kind: str = "", **named: Any) -> None:
+        super().__init__(message)
+        self.kind = kind or self.kind
+        self.named = named
 
 
 class NoGate(Conflict):
     """The session is not waiting at a gate."""
 
+    kind = "no-gate"
+
 
 class StaleRevision(Conflict):
     """The output changed since you looked at it."""
+
+    kind = "stale-revision"
 
 
 class StepError(EkidenError):

@@ -183,6 +183,35 @@ async def test_a_fork_shares_what_is_approved_and_begins_after_it(
     assert (await client.post(f"{session}/fork", json={"phase": 2})).status_code == 409
 
 
+async def test_a_fork_sent_again_with_its_key_makes_one_session(serve: Start, relay: Relay):
+    client = await serve()
+    session = await at_gate(client, relay)
+    await review(client, session, verb="approve")
+    key = {"Idempotency-Key": "once"}
+
+    async def fork(of: str = session, phase: int = 1) -> httpx2.Response:
+        return await client.post(f"{of}/fork", json={"phase": phase}, headers=key)
+
+    at_once = await asyncio.gather(*(fork() for _ in range(8)))
+    assert {a.status_code for a in at_once} == {201}
+    assert len({a.headers["location"] for a in at_once}) == 1
+    assert Counter(a.headers.get("idempotent-replayed") for a in at_once) == {"true": 7, None: 1}
+    # Whatever has become of what it was made of, it is still the same fork.
+    await review(client, session, verb="rerun", phase=1)
+    again = await fork()
+    assert again.headers["location"] == at_once[0].headers["location"]
+    assert again.headers["idempotent-replayed"] == "true"
+    other = await at_gate(client, relay)
+    for else_ in (await fork(phase=0), await fork(of=other, phase=0)):
+        assert else_.status_code == 409
+        assert "Idempotency-Key" in else_.json()["detail"]
+    created = await client.post(f"{BASE}/create", json={"theme": "x"}, headers=key)
+    assert created.status_code == 409
+    key = {"Idempotency-Key": "of a create"}
+    await client.post(f"{BASE}/create", json={"theme": "x"}, headers=key)
+    assert (await fork(phase=0)).status_code == 409
+
+
 async def test_what_waits_for_people_is_one_list_longest_first(
     client: httpx2.AsyncClient, relay: Relay
 ):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import httpx2
 
@@ -387,3 +388,33 @@ async def test_flows_and_workers_are_listed(client: httpx2.AsyncClient):
         "model", "software",
     }  # fmt: skip
     assert worker["state"] == "ALIVE"
+
+
+async def test_tasks_come_in_running_order_page_by_page(
+    client: httpx2.AsyncClient, relay: Relay, base: str
+):
+    body = {"theme": "x", "start": True}
+    session = (await client.post(f"{base}/create", json=body)).json()["sessionId"]
+    await relay.run_phase(session)
+    await client.post(f"{base}/{session}/proceed-next-phase")
+    await relay.run_phase(session)
+    url = f"{base}/{session}/tasks"
+    whole = (await client.get(url)).json()
+    assert whole["nextCursor"] is None
+    assert [(t["phase"], t["step"]) for t in whole["tasks"]] == [
+        (phase, step) for phase in (1, 2) for step in ("THINK", "INTEGRATE")
+    ]
+    assert [t["result"] for t in whole["tasks"]] == [{"made": True}] * 4
+    found: list[dict[str, Any]] = []
+    asked: dict[str, Any] = {"limit": 3}
+    for pages in (3, 1):
+        page = (await client.get(url, params=asked)).json()
+        assert len(page["tasks"]) == pages
+        found += page["tasks"]
+        asked["cursor"] = page["nextCursor"]
+    assert found == whole["tasks"]
+    assert asked["cursor"] is None
+    last = {"cursor": whole["tasks"][-1]["id"]}
+    assert (await client.get(url, params=last)).json() == {"tasks": [], "nextCursor": None}
+    for wrong, status in (({"cursor": 2**62}, 404), ({"limit": 501}, 422), ({"limit": 0}, 422)):
+        assert (await client.get(url, params=wrong)).status_code == status

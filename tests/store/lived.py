@@ -137,7 +137,7 @@ class Life:
         await house.until(made["rerun"])
         await decide("rerun", Verb.EDIT, phase=1, output=40)
         await decide("rerun", Verb.APPROVE)
-        made["fork"] = await reviews.fork(made["done"], phase=1, actor="me", start=True)
+        made["fork"], _ = await reviews.fork(made["done"], phase=1, actor="me", start=True)
         limited = replace(QUICK, budgets={0: Budget(max_tokens=10**6)})
         made["limited"] = await house.begin("asks", limited)
         for name in ("sent_back", "rerun", "fork", "limited"):

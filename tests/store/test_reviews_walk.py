@@ -228,7 +228,7 @@ class ReviewMachine(RuleBasedStateMachine):
     async def _fork(self, phase: int) -> None:
         reviews = self.walker.relay.sessions.reviews
         try:
-            made = await reviews.fork(self.walker.session, phase=phase, actor="me")
+            made, _ = await reviews.fork(self.walker.session, phase=phase, actor="me")
         except Conflict:
             return
         self.walker.seen[f"fork after {phase}"] += 1

@@ -20,7 +20,12 @@ needs_chromium = pytest.mark.skipif(
 
 
 async def launch(playwright: Playwright) -> Browser:
-    return await playwright.chromium.launch(executable_path=CHROMIUM, args=list(_FLAGS))
+    return await playwright.chromium.launch(
+        executable_path=CHROMIUM,
+        args=list(_FLAGS),
+        # Going back gives the page as it was left, as it does for everybody.
+        ignore_default_args=["--disable-back-forward-cache"],
+    )
 
 
 async def opened(browser: Browser, **how: Any) -> tuple[Page, list[str]]:

@@ -143,6 +143,32 @@ async def test_two_browsers_at_one_gate_decide_once_and_lose_no_word(site: Site,
     )
 
 
+async def test_what_is_changed_after_going_back_is_not_lost(site: Site, browser: Browser):
+    await site.work()
+    address = await site.serve()
+    session = await site.begin()
+    await site.until(session)
+    page, wrong = await opened(browser)
+    await page.goto(f"{address}/sessions/{session}/edit?phase=1")
+    name = page.locator('[name="/trends/0/name"]')
+    save = page.get_by_role("button", name="Save as a new version")
+    await name.fill("first try")
+    await save.click()
+    await page.wait_for_url(f"{address}/sessions/{session}")
+    await page.evaluate("history.back()")
+    await expect(name).to_have_value("first try")
+    await name.fill("second try")
+    await expect(page.locator("form[data-sent]")).to_have_count(0)  # no double click any more
+    await save.click()
+    await expect(page.get_by_role("alert")).to_contain_text("while you were editing")
+    await expect(name).to_have_value("second try")
+    await save.click()
+    await expect(page.locator("#standing")).to_contain_text("second try")
+    reviews = await site.sessions.reviews.of(session)
+    assert [r.verb for r in reviews] == ["edit", "edit"]
+    assert wrong == []
+
+
 async def test_a_tab_that_nobody_looks_at_holds_no_stream_and_catches_up_when_it_is_looked_at(
     site: Site, browser: Browser
 ):

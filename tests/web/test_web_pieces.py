@@ -304,11 +304,14 @@ def test_json_is_read_along_without_its_signs_from_any_beginning():
 def test_a_login_holds_until_it_ends_and_for_its_key_only():
     seal, other = Seal("one"), Seal("two")
     token = seal.login(1000)
-    assert seal.is_login(token, 1000)
-    assert seal.is_login(token, 1000 + LOGIN_SECONDS - 1)
-    assert not seal.is_login(token, 1000 + LOGIN_SECONDS)
-    assert not other.is_login(token, 1000)
-    assert not Seal("").is_login(Seal("").login(1000), 1000)
+    login = seal.login_of(token, 1000)
+    assert login is not None
+    assert login.ends == 1000 + LOGIN_SECONDS
+    assert login.name != (seal.login_of(seal.login(1000), 1000) or login).name
+    assert seal.login_of(token, 1000 + LOGIN_SECONDS - 1) == login
+    assert seal.login_of(token, 1000 + LOGIN_SECONDS) is None
+    assert other.login_of(token, 1000) is None
+    assert Seal("").login_of(Seal("").login(1000), 1000) is None
     assert not Seal("").is_key("")
     assert seal.is_key("one")
     assert not seal.is_key("two")

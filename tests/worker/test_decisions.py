@@ -274,7 +274,7 @@ async def test_a_fork_pays_for_nothing_it_shares(house: House):
         table = Table(house, await house.begin("five"), provider)
         await table.at_gate(3)
         before = len(provider.log)
-        made = await house.sessions.reviews.fork(table.session, phase=2, actor="ann", start=True)
+        made, _ = await house.sessions.reviews.fork(table.session, phase=2, actor="ann", start=True)
         fork = Table(house, made, provider)
         progress = await fork.at_gate(3)
         assert progress["completedPhases"] == [1, 2, 3]

@@ -108,15 +108,25 @@ async def compare_revisions(
     responses=refusals(404, 409, 422),
     openapi_extra=body(Forking, required=True),
 )
-async def fork(session: KnownSession, given: Body, here: Here, response: Response) -> Progress:
+async def fork(
+    *,
+    session: KnownSession,
+    given: Body,
+    here: Here,
+    response: Response,
+    key: IdempotencyKey = None,
+) -> Progress:
     """Make a new session that shares this one's approved outputs up to a phase, paid once.
 
-    `phase: 0` shares the input alone: a clone.
+    `phase: 0` shares the input alone: a clone. With Idempotency-Key it is made once.
     """
     wanted = fit(Forking, given)
-    made = await here.sessions.reviews.fork(
-        session.id, phase=wanted.phase, actor=wanted.actor, title=wanted.title, start=wanted.start
-    )
+    made, created = await here.sessions.reviews.fork(
+        session.id, phase=wanted.phase, actor=wanted.actor, title=wanted.title, start=wanted.start,
+        idempotency_key=key,
+    )  # fmt: skip
+    if not created:
+        response.headers["Idempotent-Replayed"] = "true"
     response.headers["Location"] = f"/api/{session.flow}/cot-session/{made}"
     return Progress.model_validate(await here.sessions.progress(made))
 

@@ -85,8 +85,8 @@ def _creation(given: Any) -> Creation:
 async def _check_same(here: Services, session_id: str, flow: FlowLine, creation: Creation) -> None:
     """Refuse a key that was used for something else: the caller would get a stranger's session."""
     session = await here.sessions.get(session_id)
-    if session.flow != flow.name or session.input != creation.input:
-        raise Conflict("This Idempotency-Key was used to create a session on another input.")
+    if session.flow != flow.name or session.input != creation.input or session.parent_id:
+        raise Conflict("This Idempotency-Key was used to make another session.")
 
 
 @router.post(

@@ -72,10 +72,23 @@ async def session(session: KnownSession, here: Here, response: Response) -> Sess
 
 
 @router.get("/{sessionId}/tasks", summary="Its tasks", responses=refusals(404))
-async def tasks(session: KnownSession, here: Here) -> TaskList:
-    """Return every task of a session, in running order."""
-    found = await here.sessions.tasks(session.id)
-    return TaskList(tasks=[TaskShown.model_validate(t) for t in found])
+async def tasks(
+    session: KnownSession,
+    here: Here,
+    cursor: Annotated[
+        int | None, Query(ge=1, le=INT64_MAX, description="nextCursor of the page before")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> TaskList:
+    """Return the tasks of a session, in running order, each with what it was given and made."""
+    found = await here.sessions.tasks(session.id, after=cursor, limit=limit + 1)
+    if cursor is not None and not found:
+        await here.sessions.inside.task(session.id, cursor)  # 404 where nothing could follow
+    page = found[:limit]
+    return TaskList(
+        tasks=[TaskShown.model_validate(t) for t in page],
+        next_cursor=page[-1].id if len(found) > limit else None,
+    )
 
 
 @router.get(

@@ -36,6 +36,7 @@ class TaskList(Shown):
     """The tasks of a session, in running order."""
 
     tasks: list[TaskShown]
+    next_cursor: int | None = Field(description="ask for what follows with ?cursor=")
 
 
 class PartialText(Shown):

@@ -9,10 +9,13 @@ numbered by attempt and piece.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from itertools import count
+from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -31,6 +34,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 CHANNEL = "session_changed"
+LOGOUTS = "login_ended"
 ALL = "*"  # watched by who wants to know that any session changed
 # After these the session may be over, unless somebody takes it up again.
 LAST_EVENTS = frozenset(
@@ -58,13 +62,40 @@ class DoorbellLike(Protocol):
         """Subscribe to a channel for the length of the ``async with``."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """What opened a stream, if neither the key did nor anybody may."""
+
+    name: str  # tells one from another; opens nothing
+    ends: float  # seconds since 1970
+
+
+class Watch:
+    """One open stream: its bell, and how long it may go on."""
+
+    def __init__(self, login: Login | None) -> None:
+        self.bell = asyncio.Event()
+        self.login = login
+        self._ends = math.inf if login is None else login.ends
+
+    @property
+    def left(self) -> float:
+        """Seconds until the login that opened it ends; none once it has."""
+        return self._ends - time.time()
+
+    def end(self) -> None:
+        """End it now."""
+        self._ends = -math.inf
+        self.bell.set()
+
+
 class Watchers:
     """Everyone who watches a session: one subscription for the process, fanned out by session."""
 
     def __init__(self, doorbell: DoorbellLike, settings: ApiSettings) -> None:
         self._doorbell = doorbell
         self._settings = settings
-        self._bells: dict[str, set[asyncio.Event]] = {}
+        self._watches: dict[str, set[Watch]] = {}
         self._asked: dict[Hashable, asyncio.Task[Any]] = {}
         self._rung: dict[str, int] = {}  # the number of each watched session's last ring
         self._numbers = count(1)
@@ -74,17 +105,35 @@ class Watchers:
 
     async def run(self) -> None:
         """Pass on what the doorbell says until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._hear_changes(), name="api-changes")
+            group.create_task(self._hear_logouts(), name="api-logouts")
+
+    async def _hear_changes(self) -> None:
         async with self._doorbell.subscribe(CHANNEL) as subscription:
             while True:
                 for payload in await subscription.wait(None):
-                    for session_id in payload.split(",") if payload else list(self._bells):
+                    for session_id in payload.split(",") if payload else list(self._watches):
                         self._ring(session_id)
                     self._ring(ALL)
+
+    async def _hear_logouts(self) -> None:
+        async with self._doorbell.subscribe(LOGOUTS) as subscription:
+            while True:
+                # What was missed (an empty payload) ends when the login's time is over.
+                for login in filter(None, await subscription.wait(None)):
+                    self.end(login)
+
+    def end(self, login: str) -> None:
+        """End the streams that a login of this name opened."""
+        for watch in chain.from_iterable(self._watches.values()):
+            if watch.login is not None and watch.login.name == login:
+                watch.end()
 
     def close(self) -> None:
         """End every stream, so that the server can stop."""
         self.closed = True
-        for session_id in list(self._bells):
+        for session_id in list(self._watches):
             self._ring(session_id)
 
     async def ask(
@@ -109,36 +158,36 @@ class Watchers:
 
     def kept(self, session_id: str) -> dict[Hashable, Any]:
         """Return what is kept of a session while somebody watches it."""
-        return self._kept.setdefault(session_id, {}) if session_id in self._bells else {}
+        return self._kept.setdefault(session_id, {}) if session_id in self._watches else {}
 
     def _ring(self, session_id: str) -> None:
-        if bells := self._bells.get(session_id):
+        if watches := self._watches.get(session_id):
             self._rung[session_id] = next(self._numbers)
-            for bell in bells:
-                bell.set()
+            for watch in watches:
+                watch.bell.set()
 
     @contextmanager
-    def watch(self, session_id: str) -> Iterator[asyncio.Event]:
-        """Give an event that is set whenever the session changed."""
-        bell = asyncio.Event()
-        if session_id not in self._bells:
-            self._bells[session_id] = set()
+    def watch(self, session_id: str, login: Login | None = None) -> Iterator[Watch]:
+        """Give a watch whose bell is set whenever the session changed."""
+        watch = Watch(login)
+        if session_id not in self._watches:
+            self._watches[session_id] = set()
             self._rung[session_id] = next(self._numbers)
-        self._bells[session_id].add(bell)
+        self._watches[session_id].add(watch)
         self.count += 1
         try:
-            yield bell
+            yield watch
         finally:
             self.count -= 1
-            bells = self._bells[session_id]
-            bells.discard(bell)
-            if not bells:
-                del self._bells[session_id], self._rung[session_id]
+            watches = self._watches[session_id]
+            watches.discard(watch)
+            if not watches:
+                del self._watches[session_id], self._rung[session_id]
                 self._kept.pop(session_id, None)
 
     def watching(self, session_id: str) -> int:
         """Return how many streams of this session are open here."""
-        return len(self._bells.get(session_id, ()))
+        return len(self._watches.get(session_id, ()))
 
     def check_room(self) -> None:
         """Refuse one stream too many, while that can still be said with a status.
@@ -266,7 +315,12 @@ async def stream(
 
 
 async def follow(
-    reader: Looks, watchers: Watchers, session_id: str, *, pause: float = 0.0
+    reader: Looks,
+    watchers: Watchers,
+    session_id: str,
+    *,
+    login: Login | None = None,
+    pause: float = 0.0,
 ) -> AsyncIterator[bytes]:
     """Yield what a reader sees at a session, look after look, until it has ended.
 
@@ -274,12 +328,14 @@ async def follow(
         reader: what is looked at.
         watchers: where changes are heard of.
         session_id: the session.
+        login: what the stream was opened with, if with a login: it ends when that does.
         pause: seconds from one look to the next at least: a burst of changes is one look.
     """
-    with watchers.watch(session_id) as bell:
+    with watchers.watch(session_id, login) as watch:
         yield format_sse_event(comment=f"events of session {session_id}", retry=2000)
         clock = asyncio.get_running_loop().time
-        while not watchers.closed:
+        bell = watch.bell
+        while not watchers.closed and watch.left > 0:
             bell.clear()  # before looking: what changes while we look rings again
             looked_at = clock()
             try:
@@ -297,7 +353,7 @@ async def follow(
                 yield format_sse_event(comment="this cannot be shown; see the log", retry=30_000)
                 return
             look_at = clock() + watchers.patience()
-            while not bell.is_set() and (left := look_at - clock()) > 0:
+            while not bell.is_set() and (left := min(look_at - clock(), watch.left)) > 0:
                 try:
                     async with asyncio.timeout(min(left, watchers.heartbeat)):
                         await bell.wait()
@@ -307,24 +363,27 @@ async def follow(
                 await asyncio.sleep(early)
 
 
-async def stream_of_all(watchers: Watchers, *, pause: float = 1.0) -> AsyncIterator[bytes]:
+async def stream_of_all(
+    watchers: Watchers, *, login: Login | None = None, pause: float = 1.0
+) -> AsyncIterator[bytes]:
     """Yield ``changed`` when any session changed, no more often than every ``pause`` seconds.
 
-    It says nothing else: who hears it asks for what they show.
+    It says nothing else: who hears it asks for what they show. Opened with a login it ends with it.
     """
     clock = asyncio.get_running_loop().time
-    with watchers.watch(ALL) as bell:
+    with watchers.watch(ALL, login) as watch:
         yield format_sse_event(comment="changes of all sessions", retry=2000)
         look_at = clock() + watchers.patience()
-        while not watchers.closed:
+        while not watchers.closed and watch.left > 0:
+            longest = min(watchers.heartbeat, max(look_at - clock(), 0.05), watch.left)
             try:
-                async with asyncio.timeout(min(watchers.heartbeat, max(look_at - clock(), 0.05))):
-                    await bell.wait()
+                async with asyncio.timeout(longest):
+                    await watch.bell.wait()
             except TimeoutError:
                 if clock() < look_at:
                     yield format_sse_event(comment="still here")
                     continue
-            bell.clear()
+            watch.bell.clear()
             yield format_sse_event(data_str="", event="changed")
             look_at = clock() + watchers.patience()
             await asyncio.sleep(pause)

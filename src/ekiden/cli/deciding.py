@@ -155,7 +155,7 @@ def fork(session_id: str, *, phase: int, title: str | None, start: bool, machine
     """Make a session that shares outputs."""
 
     async def act(sessions: Sessions) -> dict[str, Any]:
-        made = await sessions.reviews.fork(
+        made, _new = await sessions.reviews.fork(
             session_id, phase=phase, actor=actor(), title=title, start=start
         )
         return await sessions.progress(made)

@@ -12,7 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from ekiden.errors import FlowError
+from ekiden.errors import Conflict, FlowError
 
 
 class GateMode(StrEnum):
@@ -112,7 +112,7 @@ class Counts:
 class Refused:
     """This approval does not count."""
 
-    reason: str
+    why: Conflict
 
 
 def judge_approval(
@@ -128,9 +128,12 @@ def judge_approval(
     """
     approvers: Sequence[str] = policy.get("approvers") or ()
     if approvers and actor not in approvers:
-        return Refused(f"{actor} is none of those who may approve here: {', '.join(approvers)}.")
+        listed = ", ".join(approvers)
+        said = f"{actor} is none of those who may approve here: {listed}."
+        return Refused(Conflict(said, kind="not-an-approver", who=actor, approvers=listed))
     if policy.get("fourEyes") and actor == started_by:
-        return Refused(f"{actor} started this session, so somebody else must approve (four eyes).")
+        said = f"{actor} started this session, so somebody else must approve (four eyes)."
+        return Refused(Conflict(said, kind="four-eyes", who=actor))
     missing = int(policy.get("approvals") or 1) - len({*approved_by, actor})
     return Counts(missing) if missing > 0 else Passes()
 

@@ -75,7 +75,8 @@ def _put(given: str, row: asyncpg.Record | None, *, back: bool) -> Put:
     if row["archived"] == back:
         refused = Conflict(
             f"Session {row['id']} is {row['status']}: only a finished one (COMPLETED, FAILED, "
-            "CANCELLED) is archived. Let it end, or cancel it."
+            "CANCELLED) is archived. Let it end, or cancel it.",
+            kind="unfinished",
         )
     return Put(id=row["id"], archived=row["archived"], refused=refused)
 

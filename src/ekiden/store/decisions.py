@@ -45,7 +45,7 @@ class Desk:
     def want(self, event: SessionEvent) -> None:
         """Refuse what the machine does not allow in this state."""
         if session_after(self.status, event) is None:
-            raise Conflict(instead(self.status, self.session_id))
+            raise instead(self.status, self.session_id)
 
     def want_gate(self) -> None:
         """Refuse what needs a gate where there is none, or another output than was looked at."""
@@ -81,11 +81,14 @@ async def _approve(desk: Desk) -> Reviewed:
         )
     said = (gate["revision"], review.actor, review.comment, review.key)
     match verdict:
-        case Refused(reason):
-            raise Conflict(reason)
+        case Refused(why):
+            raise why
         case Counts(missing):
             if review.actor in gate["approved_by"]:
-                raise Conflict(f"{review.actor} has approved this already; {missing} more must.")
+                raise Conflict(
+                    f"{review.actor} has approved this already; {missing} more must.",
+                    kind="approved-already", who=review.actor, missing=missing,
+                )  # fmt: skip
             await desk.row("count_approval", *said, missing)
             return desk.done(desk.status, gate["phase"], missing=missing)
         case _:
@@ -106,7 +109,8 @@ async def _edit(desk: Desk) -> Reviewed:
     if phase == desk.gate["phases"]:
         raise Conflict(
             f"Phase {phase} is the last one: no gate follows, and the drafts are made of it. "
-            "Edit the drafts, or rerun the phase."
+            "Edit the drafts, or rerun the phase.",
+            kind="last-phase",
         )
     newest = desk.gate["revision"] if phase == desk.gate["phase"] else run["revision"]
     desk.want_seen(newest)
@@ -153,15 +157,18 @@ async def _begin(desk: Desk, phase: int, step: StepKind, verb: Verb) -> Reviewed
     runs = await desk.runs()
     run = next((r for r in runs if r["phase"] == phase), None)
     if run is None:
-        raise Conflict(f"Phase {phase} has not run yet, so it cannot run again.")
+        raise Conflict(f"Phase {phase} has not run yet, so it cannot run again.", kind="not-run")
     current = phase == desk.gate["phase"]
     desk.want_seen(desk.gate["revision"] if current else run["revision"])
     if step is not StepKind.THINK and not run["planned"]:
-        raise Conflict(f"Phase {phase} has no finished plan; rerun it from THINK.")
+        said = f"Phase {phase} has no finished plan; rerun it from THINK."
+        raise Conflict(said, kind="no-plan")
     if step is StepKind.EXECUTE and not run["items"]:
-        raise Conflict(f"Phase {phase} executes nothing; rerun it from THINK or INTEGRATE.")
+        said = f"Phase {phase} executes nothing; rerun it from THINK or INTEGRATE."
+        raise Conflict(said, kind="executes-nothing")
     if step is StepKind.INTEGRATE and not run["executed"]:
-        raise Conflict(f"EXECUTE of phase {phase} is not finished; rerun it from there.")
+        said = f"EXECUTE of phase {phase} is not finished; rerun it from there."
+        raise Conflict(said, kind="execute-unfinished")
     stale, kept = after_going_back(desk.gate, runs, phase)
     await desk.row(
         "begin_generation", phase, step, verb, run["think_from"], run["execute_from"],
@@ -202,7 +209,7 @@ async def _budget(desk: Desk) -> Reviewed:
     )  # fmt: skip
     assert row is not None
     if not row["changed"]:
-        raise Conflict(instead(desk.status, desk.session_id))
+        raise instead(desk.status, desk.session_id)
     stopped = (decoded(desk.gate["stop"]) if desk.gate["stop"] else {}).get("kind") == "budget"
     return desk.done(SessionState.RUNNING if stopped else desk.status, desk.gate["phase"])
 
@@ -222,7 +229,8 @@ def _finished(desk: Desk, runs: Sequence[asyncpg.Record], phase: int) -> asyncpg
     """Return the newest run of a phase that has an output."""
     run = next((r for r in runs if r["phase"] == phase and r["revision"] is not None), None)
     if run is None:
-        raise Conflict(f"Phase {phase} has no output yet, so there is nothing to edit.")
+        said = f"Phase {phase} has no output yet, so there is nothing to edit."
+        raise Conflict(said, kind="no-output")
     return run
 
 
@@ -251,8 +259,8 @@ def _json(value: Any, what: str) -> str:
         raise InputInvalid(f"The {what} is no JSON: {error}", [(what, str(error))]) from None
 
 
-def instead(status: SessionState, session_id: str) -> str:
-    """Say what a person can do in this state."""
+def instead(status: SessionState, session_id: str) -> Conflict:
+    """Refuse what this state does not allow, and say what a person can do in it."""
     match status:
         case SessionState.RUNNING:
             advice = "It is running: pause it first."
@@ -268,4 +276,4 @@ def instead(status: SessionState, session_id: str) -> str:
             advice = "It was cancelled; create a new one, or fork it."
         case _:
             assert_never(status)
-    return f"Session {session_id} is {status}. {advice}"
+    return Conflict(f"Session {session_id} is {status}. {advice}", kind=status)

@@ -75,8 +75,9 @@ class Board(Reader):
         now = await self.get(draft)
         if now.status != to:
             raise Conflict(
-                f"Draft {draft} is {now.status} by now (moved by {now.changed_by}). Look again."
-            )
+                f"Draft {draft} is {now.status} by now (moved by {now.changed_by}). Look again.",
+                kind="draft", status=now.status, who=now.changed_by,
+            )  # fmt: skip
 
     async def get(self, draft: int) -> DraftRow:
         """Return one draft.
@@ -92,7 +93,7 @@ class Board(Reader):
     async def edit(
         self, draft: int, *, title: str, body: dict[str, Any], seen: datetime | None, actor: str
     ) -> None:
-        """Give a draft another title and body, if nobody changed it since ``seen``.
+        """Give a draft another title and body, if nobody changed it since ``seen``. Safe to repeat.
 
         Raises:
             NotFound: there is no such draft.
@@ -101,4 +102,6 @@ class Board(Reader):
         text = json.dumps(body, ensure_ascii=False)
         if not await self._rows("edit_draft", draft, title, text, seen, actor):
             now = await self.get(draft)
-            raise Conflict(f"Draft {draft} was changed by {now.changed_by}. Look again.")
+            if (now.title, now.body) != (title, body):
+                said = f"Draft {draft} was changed by {now.changed_by}. Look again."
+                raise Conflict(said, kind="draft-text")

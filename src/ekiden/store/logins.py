@@ -1,4 +1,4 @@
-"""How often a key may be tried, over all API processes together and over their restarts."""
+"""Logins, over all API processes together: how often a key may be tried, and which have ended."""
 
 from __future__ import annotations
 
@@ -51,3 +51,8 @@ class Logins:
         """Take back what was counted: the key was right."""
         with translated(self._dsn):
             await self._pool.execute(sql("forget_login"), tried.id)
+
+    async def tell_logout(self, login: str) -> None:
+        """Tell every API process that a login has ended."""
+        with translated(self._dsn):
+            await self._pool.execute(sql("tell_logout"), login)

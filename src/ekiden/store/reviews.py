@@ -12,7 +12,7 @@ import asyncpg
 from ekiden import failpoint
 from ekiden.core import records
 from ekiden.core.model import Review, Reviewed
-from ekiden.errors import Conflict, DatabaseError, InputInvalid, NoGate, NotFound
+from ekiden.errors import Conflict, DatabaseError, InputInvalid, NotFound
 from ekiden.store.connection import parse_session_id, translated
 from ekiden.store.decisions import DO, Desk, after_going_back
 from ekiden.store.queries import sql
@@ -50,10 +50,10 @@ class Reviews:
             return await self._repeated(session_id)
         try:
             return await self._decide(session_id, review)
-        except (NoGate, DatabaseError) as error:
-            # The same key was used beside us.
+        except (Conflict, DatabaseError) as error:
+            # The same key was used beside us, and is why the state is another one.
             unique = isinstance(error.__cause__, asyncpg.UniqueViolationError)
-            if (unique or isinstance(error, NoGate)) and await self._taken(session_id, review):
+            if (unique or isinstance(error, Conflict)) and await self._taken(session_id, review):
                 return await self._repeated(session_id)
             raise
 
@@ -157,8 +157,11 @@ class Reviews:
         actor: str,
         title: str | None = None,
         start: bool = False,
-    ) -> str:
-        """Make a session that shares this one's approved outputs up to a phase; return its id.
+        idempotency_key: str | None = None,
+    ) -> tuple[str, bool]:
+        """Make a session that shares this one's approved outputs up to a phase.
+
+        Returns its id and whether it is new (not for a repeated key).
 
         Args:
             session_id: the session to fork.
@@ -166,10 +169,12 @@ class Reviews:
             actor: who does it.
             title: of the new session; else the same.
             start: start its first step now.
+            idempotency_key: a second call with the same key returns the first one's session.
 
         Raises:
             NotFound: no such session.
-            Conflict: not all phases up to that one have an approved output, or none follows.
+            Conflict: not all phases up to that one have an approved output, or none follows; or the
+                key was used to make another session.
         """
         session_id = parse_session_id(session_id)
         with translated(self._dsn):
@@ -181,11 +186,15 @@ class Reviews:
                     f"Phase {phase} cannot be the last that is shared: the flow has "
                     f"{gate['phases']} phases, and one must follow. 0 shares none."
                 )
-            made: str | None = await self._pool.fetchval(
-                sql("fork_session"), session_id, phase, title, actor, start
-            )
-        if made is None:
+            values = (session_id, phase, title, actor, start, idempotency_key)
+            row = await self._pool.fetchrow(sql("fork_session"), *values)
+            if row is None and idempotency_key is not None:
+                # The same key was just used beside us: its session is newer than our snapshot.
+                row = await self._pool.fetchrow(sql("fork_session"), *values)
+        if row is None:
             raise Conflict(
                 f"Session {session_id} has no approved output of every phase up to {phase}."
             )
-        return made
+        if not row["same"]:
+            raise Conflict("This Idempotency-Key was used to make another session.")
+        return row["id"], row["created"]

@@ -135,7 +135,7 @@ class Sessions:
         row = await self._decide("start_session", parse_session_id(session_id))
         status = _status(row, session_id)
         if status != "RUNNING":
-            raise Conflict(instead(SessionState(status), session_id))
+            raise instead(SessionState(status), session_id)
         assert row is not None
         return int(row["started"])
 
@@ -206,7 +206,7 @@ class Sessions:
         status = _status(row, session_id)
         assert row is not None
         if not row["changed"] and status != already:
-            raise Conflict(instead(SessionState(status), session_id))
+            raise instead(SessionState(status), session_id)
 
     async def deliver(self, session_id: str, *, task_id: int, attempt: int, result: Any) -> None:
         """Deliver a running task's result from outside; a worker checks and completes it.
@@ -289,9 +289,17 @@ class Sessions:
         rows = await self._rows("list_revisions", parse_session_id(session_id))
         return [decode(records.Revision, row) for row in rows]
 
-    async def tasks(self, session_id: str) -> list[records.TaskLine]:
-        """Return every task of a session, in running order."""
-        rows = await self._rows("list_tasks", parse_session_id(session_id))
+    async def tasks(
+        self, session_id: str, *, after: int | None = None, limit: int | None = None
+    ) -> list[records.TaskLine]:
+        """Return the tasks of a session, in running order.
+
+        Args:
+            session_id: the session.
+            after: start after this one.
+            limit: at most so many; None is all.
+        """
+        rows = await self._rows("list_tasks", parse_session_id(session_id), after, limit)
         return [decode(records.TaskLine, row) for row in rows]
 
     async def attempts(self, session_id: str, task_id: int) -> list[records.AttemptLine]:

@@ -16,7 +16,6 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from ekiden.api.problems import Refusal
-from ekiden.web.language import speech_of
 from ekiden.web.rendering import error_page
 from ekiden.web.seal import Seal
 
@@ -42,7 +41,7 @@ class Door:
         path: str = scope["path"]
         if not self._seal.wants_login or path == _LOGIN_PAGE or path.startswith(_STATIC):
             return True
-        return self._seal.is_login(Request(scope).cookies.get(LOGIN, ""), time.time())
+        return self._seal.login_of(Request(scope).cookies.get(LOGIN, ""), time.time()) is not None
 
     def refused(self, refusal: Refusal, scope: Scope) -> Response:
         """Tell a person why not: as a page, or by asking them to log in."""
@@ -51,4 +50,4 @@ class Door:
             if scope.get("query_string"):
                 wanted += "?" + scope["query_string"].decode("latin-1")
             return RedirectResponse(f"/login?next={quote(wanted, safe='/')}", status_code=303)
-        return error_page(refusal, speech_of(scope), logged_in=refusal.status != 401)
+        return error_page(refusal, scope, logged_in=refusal.status != 401)

@@ -90,7 +90,7 @@ class PageReader:
         view = SessionView(material, t)
         others = max(0, self._watchers.watching(self._session_id) - 1)  # each one but themselves
         values = {
-            "view": view, "now": view.now, "parts": True, "told": "", "typed": {},
+            "view": view, "now": view.now, "parts": True, "told": "", "wrong": {}, "typed": {},
             "token": _TOKEN, "name": _NAME, "once": _ONCE, "others": others,
         }  # fmt: skip
         parts = {}

@@ -63,14 +63,15 @@ def read_options(
     for place in ("", *places(phases)):
         name = f"{MODEL}{place}"
         if chosen := form.get(name, "").strip():
-            read.problems += [(name, said) for said in _wrong_model(chosen, providers)]
+            read.problems += [(name, said) for said in wrong_model(chosen, providers)]
             models[place] = chosen
     if models:
         read.options["models"] = models
     return read
 
 
-def _wrong_model(chosen: str, providers: Sequence[str]) -> list[str]:
+def wrong_model(chosen: str, providers: Sequence[str]) -> list[str]:
+    """Say why a model cannot be asked by this name; nothing when it can."""
     match = _MODEL.fullmatch(chosen)
     if match is None or len(chosen) > _LONGEST_MODEL:
         return ["form.not-a-model"]

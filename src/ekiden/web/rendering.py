@@ -11,11 +11,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from starlette.requests import Request
 from starlette.responses import HTMLResponse
+from starlette.types import Scope
 
 from ekiden.api.problems import Refusal
 from ekiden.web import spans
 from ekiden.web.assets import assets
+from ekiden.web.language import itself, speech_of
 from ekiden.web.texts import LANGUAGES, Speech
 from ekiden.web.visible import folded, plain, visible
 
@@ -98,8 +101,10 @@ def page(html: str, status: int = 200, headers: dict[str, str] | None = None) ->
     return HTMLResponse(html, status, headers={**HEADERS, **(headers or {})})
 
 
-def error_page(refusal: Refusal, speech: Speech, *, logged_in: bool = True) -> HTMLResponse:
+def error_page(refusal: Refusal, scope: Scope, *, logged_in: bool = True) -> HTMLResponse:
     """Return a refusal as a page: what happened, in plain words, and what to do."""
+    speech, request = speech_of(scope), Request(scope)
+    looked = request.method in {"GET", "HEAD"}
     html = render(
         "error.html",
         speech,
@@ -109,6 +114,8 @@ def error_page(refusal: Refusal, speech: Speech, *, logged_in: bool = True) -> H
         detail=refusal.detail,
         fields=refusal.fields,
         path="",
+        # What a form asked for is not to be asked for again: its page leads home.
+        itself=itself("", request.query_params.multi_items()) if looked else "/?",
         logged_in=logged_in,
     )
     return page(html, refusal.status, refusal.headers)

@@ -12,7 +12,9 @@ from ekiden.api.problems import invalid
 from ekiden.errors import Conflict, NotFound
 from ekiden.store.drafts import DraftRow, DraftState
 from ekiden.web.exports import MEDIA_TYPES, export
+from ekiden.web.language import itself
 from ekiden.web.rendering import HEADERS
+from ekiden.web.routes_sessions import told_of
 from ekiden.web.shape import Part, shape
 from ekiden.web.texts import Speech
 from ekiden.web.visit import PageRoute, Visit, Visiting
@@ -55,6 +57,7 @@ async def _show(
         states=list(DraftState),
         counts=await visit.here.sessions.board.counts(),
         status=known or "",
+        itself=itself("/drafts", [("status", known or ""), ("before", str(before or ""))]),
         next_before=page[-1].id if len(found) > _PAGE else None,
         told=told,
         now=await visit.pages.now(),
@@ -97,16 +100,23 @@ async def _show_edit(
 ) -> Response:
     if not isinstance(draft.body.get("text"), str):
         raise NotFound("This draft has no text of its own: edit the output it was made from.")
+    beaten = code == 409
     return await visit.show(
         "draft.html",
         code=code,
         draft=draft,
         title=(form or {}).get("title", draft.title),
         text=(form or {}).get("text", draft.body["text"]),
-        version=draft.changed_at.isoformat() if draft.changed_at else "",
+        # Only who is told of somebody else's text replaces it with the next try.
+        version=_version(draft) if form is None or beaten else form.get("version", ""),
         told=told,
+        beaten=beaten,
         now=await visit.pages.now(),
     )
+
+
+def _version(draft: DraftRow) -> str:
+    return draft.changed_at.isoformat() if draft.changed_at else ""
 
 
 @router.post("/drafts/{draft}/edit")
@@ -129,9 +139,9 @@ async def edit(visit: Visiting, draft: DraftId) -> Response:
         await visit.here.sessions.board.edit(
             draft, title=title, body=body, seen=seen, actor=visit.actor
         )
-    except Conflict:
-        told = visit.t("conflict.draft-text")
-        return await _show_edit(visit, found, 409, form=form, told=told)
+    except Conflict as error:
+        found = await visit.here.sessions.board.get(draft)
+        return await _show_edit(visit, found, 409, form=form, told=told_of(visit, error))
     return visit.see_other(f"/drafts#draft-{draft}")
 
 
@@ -148,8 +158,8 @@ async def move(visit: Visiting, draft: DraftId) -> Response:
             draft, DraftState(to), seen=DraftState(seen), actor=visit.actor
         )
     except Conflict as error:
-        return await _show(
-            visit, shown, None, 409, told=visit.t("conflict.draft") + " " + error.message
-        )
+        status = visit.t(f"draft.{error.named['status']}")
+        told = visit.t("conflict.draft", status=status, who=error.named["who"])
+        return await _show(visit, shown, None, 409, told=told)
     known = f"?status={shown}" if shown in set(DraftState) else ""
     return visit.see_other(f"/drafts{known}#draft-{draft}")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ipaddress
 import math
 import time
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from ekiden.errors import DatabaseError
 from ekiden.web.assets import assets
 from ekiden.web.door import LOGIN
+from ekiden.web.language import itself
 from ekiden.web.rendering import page, render
 from ekiden.web.seal import LOGIN_SECONDS
 from ekiden.web.spans import lasting
@@ -44,8 +47,8 @@ def _ask(
     visit: Visit, wanted: str, status: int = 200, *, linked: bool = False, wrong: str = ""
 ) -> Response:
     html = render(
-        "login.html", visit.t, path="", query="", token=visit.token, wanted=wanted, linked=linked,
-        wrong=wrong, logged_in=False,
+        "login.html", visit.t, path="", itself=itself("/login", [("next", wanted)]),
+        token=visit.token, wanted=wanted, linked=linked, wrong=wrong, logged_in=False,
     )  # fmt: skip
     return visit.answer(html, status)
 
@@ -89,8 +92,13 @@ async def log_in(visit: Visiting, request: Request) -> Response:
 
 @router.post("/logout")
 async def log_out(visit: Visiting) -> Response:
-    """Take the login away from this browser."""
+    """Take the login away from this browser, and end the streams of its open pages."""
     await visit.form()
+    if (login := visit.login) is not None:
+        visit.here.watchers.end(login.name)
+        # Where the database is away, those at other processes end when the login's time is over.
+        with suppress(DatabaseError):
+            await visit.here.sessions.logins.tell_logout(login.name)
     visit.keep(LOGIN, "", seconds=0)
     return visit.see_other("/login" if visit.seal.wants_login else "/")
 

@@ -19,7 +19,7 @@ from ekiden.web.forms import elsewhere, example_of, fields_of, read_form
 from ekiden.web.options import MODEL, places, read_options
 from ekiden.web.spans import dollars, lasting
 from ekiden.web.texts import Speech
-from ekiden.web.visit import PageRoute, Visit, Visiting
+from ekiden.web.visit import PageRoute, Visit, Visiting, key_of
 from ekiden.web.words import told_in
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -151,7 +151,6 @@ async def create(visit: Visiting, flow: str) -> Response:
         return await _show(
             visit, found, 422, given=form, problems=problems, wrong_options=read.problems
         )
-    once = form.get("once", "")
     session_id, _new = await visit.here.sessions.create(
         found.name,
         title=creation.title or title_of(value, found.input_schema, found.title),
@@ -159,6 +158,6 @@ async def create(visit: Visiting, flow: str) -> Response:
         options=(creation.options or OptionsGiven()).over(visit.here.settings.options),
         start=True,
         actor=visit.actor,
-        idempotency_key=f"web:{once}" if once.isalnum() and len(once) <= 64 else None,
+        idempotency_key=key_of(form, "new"),
     )
     return visit.see_other(f"/sessions/{session_id}")

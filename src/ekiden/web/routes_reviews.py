@@ -6,7 +6,9 @@ Every decision is a form; what cannot be done any more is told on a page that ke
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from secrets import token_hex
 from typing import Annotated, Any
 
@@ -18,29 +20,36 @@ from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import Budget, Review, SessionState, StepKind, Verb
 from ekiden.core.records import Session
 from ekiden.errors import Conflict, InputInvalid, NotFound, StaleRevision
-from ekiden.store.pages import MOST_OUTPUT, RevisionRow
+from ekiden.store.pages import RevisionRow
 from ekiden.web.editing import edited, form_of
-from ekiden.web.routes_sessions import Form, act, code_of, told_of
-from ekiden.web.visit import PageRoute, Visit, Visiting
+from ekiden.web.language import itself
+from ekiden.web.options import wrong_model
+from ekiden.web.routes_sessions import Form, act, code_of, told_of, wrong_of
+from ekiden.web.visit import PageRoute, Visit, Visiting, key_of
 from ekiden.web.words import told_in
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _LONGEST_NOTE = 10_000
-_LONGEST_MODEL = 200
 PhaseNumber = Annotated[int, Query(ge=1, le=32)]
 
 
 def _review(visit: Visit, form: Form, verb: Verb, **more: Any) -> Review:
-    """Return a decision as a form says it."""
-    once, seen = form.get("once", ""), form.get("revision", "")
+    """Return a decision as a form says it.
+
+    Raises:
+        InputInvalid: it names a model that nobody can be asked by.
+    """
+    seen, model = form.get("revision", ""), form.get("model", "").strip()
+    if model and (wrong := wrong_model(model, visit.here.settings.providers)):
+        raise InputInvalid("The model cannot be asked.", [("model", said) for said in wrong])
     return Review(
         verb=verb,
         actor=visit.actor,
         comment=form.get("comment", "").strip()[:_LONGEST_NOTE] or None,
         revision=int(seen) if seen.isdecimal() and len(seen) < 19 else None,
-        key=f"web:{verb}:{once}" if once.isalnum() and len(once) <= 64 else None,
-        model=form.get("model", "").strip()[:_LONGEST_MODEL] or None,
+        key=key_of(form, verb),
+        model=model or None,
         **more,
     )
 
@@ -102,11 +111,20 @@ def _budget(form: Form) -> Budget:
 # -- edit ----------------------------------------------------------------------------------------
 
 
-async def _newest(visit: Visit, session_id: str, phase: int) -> RevisionRow:
+async def _versions(visit: Visit, session_id: str, phase: int) -> list[RevisionRow]:
+    """Return the revisions of a phase, newest last."""
     rows = [r for r in await visit.pages.revisions(session_id) if r.phase == phase]
     if not rows:
         raise NotFound(f"Phase {phase} of session {session_id} has no output yet.")
-    return max(rows, key=lambda r: (r.generation, r.number))
+    return sorted(rows, key=lambda r: (r.generation, r.number))
+
+
+def _base(versions: Sequence[RevisionRow], form: Form) -> RevisionRow:
+    """Return the revision that a form was made from."""
+    found = next((r for r in versions if str(r.id) == form.get("base")), None)
+    if found is None:
+        raise invalid([("base", "is no version of this output")])
+    return found
 
 
 @router.get("/sessions/{session_id}/edit")
@@ -125,33 +143,38 @@ async def _show_edit(
     raw: bool,
     code: int = 200,
     form: Form | None = None,
-    problems: list[tuple[str, str]] | None = None,
+    problems: Sequence[tuple[str, str]] = (),
     told: str = "",
 ) -> Response:
     session = await visit.here.sessions.get(session_id)
-    newest = await _newest(visit, session.id, phase)
-    text = await visit.pages.output(session.id, newest.id)
-    said = [(path, told_in(visit.t, message)) for path, message in problems or ()]
+    versions = await _versions(visit, session.id, phase)
+    newest = versions[-1]
+    # The fields are those of what the form was made from, so what was typed has its place.
+    base = newest if form is None else _base(versions, form)
+    text = await visit.pages.output(session.id, base.id)
+    said = [(path, told_in(visit.t, message)) for path, message in problems]
+    typed = form or {}
     group = None
-    if not raw and newest.bytes <= MOST_OUTPUT:
+    if not (raw or "json" in typed or base.too_large):
         schema = await visit.pages.output_schema(session.id, phase)
         group = form_of(json.loads(text), schema, visit.t, given=form, problems=said)
-    raw = group is None
+    query = [("phase", str(phase)), ("raw", "" if group else "true")]
     return await visit.show(
         "edit.html",
         code=code,
+        itself=itself(f"/sessions/{session.id}/edit", query),
         session=session,
         phase=phase,
         title=_title(visit, session, phase),
-        # A second try replaces what is there now; that was said before.
-        revision=newest.id,
-        base=(form or {}).get("base") or newest.id,
+        # Only who is told that there is a newer one replaces that with the next try.
+        revision=newest.id if form is None or code == 412 else typed.get("revision", ""),
+        base=base.id,
         newest=newest,
         group=group,
-        raw_text=((form or {}).get("json") or _pretty(text)) if raw else "",
+        raw_text="" if group else typed.get("json", _pretty(text)),
         problems=said,
         told=told,
-        typed=form or {},
+        typed=typed,
         once=token_hex(16),
         stale=await _consequence(visit, session, phase),
         now=await visit.pages.now(),
@@ -166,36 +189,25 @@ def _pretty(text: str) -> str:
 async def edit(visit: Visiting, session_id: str, phase: PhaseNumber, raw: bool = False) -> Response:
     """Store what a person made of an output as a new revision."""
     form = await visit.form()
-    base = form.get("base", "")
+    base = _base(await _versions(visit, session_id, phase), form)
+    show = partial(_show_edit, visit, session_id, phase, raw=raw, form=form)
     try:
         if "json" in form:
-            output, raw = parse_json(form["json"].encode()), True
+            output = parse_json(form["json"].encode())
         else:
-            if not (base.isdecimal() and len(base) < 19):
-                raise invalid([("base", "is missing")])
-            before = json.loads(await visit.pages.output(session_id, int(base)))
+            before = json.loads(await visit.pages.output(session_id, base.id))
             output, problems = edited(before, form)
-        if problems:
-            return await _show_edit(
-                visit, session_id, phase, raw=raw, code=422, form=form, problems=problems
-            )
+            if problems:
+                return await show(code=422, problems=problems)
         await _take(visit, session_id, form, Verb.EDIT, output=output, phase=phase)
     except Refusal as refusal:
-        problems = list(refusal.fields) or [("", refusal.detail)]
-        return await _show_edit(
-            visit, session_id, phase, raw=raw, code=422, form=form, problems=problems
-        )
+        return await show(code=422, problems=list(refusal.fields) or [("", refusal.detail)])
     except InputInvalid as error:
-        return await _show_edit(
-            visit, session_id, phase, raw=raw, code=422, form=form, problems=list(error.problems)
-        )
+        return await show(code=422, problems=error.problems)
     except StaleRevision:
-        told = visit.t("conflict.edit")
-        return await _show_edit(visit, session_id, phase, raw=raw, code=412, form=form, told=told)
+        return await show(code=412, told=visit.t("conflict.edit"))
     except Conflict as error:
-        return await _show_edit(
-            visit, session_id, phase, raw=raw, code=409, form=form, told=told_of(visit, error)
-        )
+        return await show(code=409, told=told_of(visit, error))
     return visit.see_other(f"/sessions/{session_id}")
 
 
@@ -215,16 +227,15 @@ async def _show_rerun(
     session_id: str,
     phase: int | None,
     *,
-    code: int = 200,
+    refused: Conflict | InputInvalid | None = None,
     form: Form | None = None,
-    told: str = "",
 ) -> Response:
     session = await visit.here.sessions.get(session_id)
     begun = sorted({t.phase for t in await visit.pages.tasks(session.id)})
     newest = {r.phase: r.id for r in await visit.pages.revisions(session.id)}
     return await visit.show(
         "rerun.html",
-        code=code,
+        code=code_of(refused),
         session=session,
         may=session_after(SessionState(session.status), SessionEvent.RERUN) is not None,
         choices=[
@@ -238,7 +249,8 @@ async def _show_rerun(
             for number in begun
         ],
         chosen=phase or session.phase,
-        told=told,
+        told=told_of(visit, refused),
+        wrong=wrong_of(visit, refused),
         typed=form or {},
         once=token_hex(16),
     )
@@ -256,9 +268,7 @@ async def rerun(visit: Visiting, session_id: str) -> Response:
     try:
         await _take(visit, session_id, form, Verb.RERUN, phase=phase, step=StepKind(step))
     except (Conflict, InputInvalid) as error:
-        return await _show_rerun(
-            visit, session_id, phase, code=code_of(error), form=form, told=told_of(visit, error)
-        )
+        return await _show_rerun(visit, session_id, phase, refused=error, form=form)
     return visit.see_other(f"/sessions/{session_id}")
 
 

@@ -17,6 +17,7 @@ from ekiden.core.attempt_diff import compare
 from ekiden.core.model import SessionState
 from ekiden.errors import Conflict, InputInvalid, NotFound, StaleRevision
 from ekiden.store.lists import MOST_WAITING, SessionRow
+from ekiden.web.language import itself
 from ekiden.web.live import PAUSE, PageReader
 from ekiden.web.rendering import HEADERS, render
 from ekiden.web.session_view import SessionView, read
@@ -166,7 +167,7 @@ def _waits(s: SessionRow) -> str:
 async def all_events(visit: Visiting) -> Response:
     """Say that some session changed, at most once a second."""
     visit.here.watchers.check_room()
-    body: AsyncIterator[bytes] = stream_of_all(visit.here.watchers)
+    body: AsyncIterator[bytes] = stream_of_all(visit.here.watchers, login=visit.login)
     return StreamingResponse(body, media_type="text/event-stream", headers=_STREAM)
 
 
@@ -183,19 +184,20 @@ async def show_session(
     visit: Visit,
     session_id: str,
     *,
-    code: int = 200,
-    told: str = "",
-    typed: dict[str, str] | None = None,
+    refused: Conflict | InputInvalid | None = None,
+    typed: Form | None = None,
 ) -> Response:
-    """Show a session; after a decision that failed, with why and with what was typed."""
+    """Show a session; after a decision that was refused, with why and with what was typed."""
     # Read for this request alone: it shows what this person has just decided.
     view = SessionView(await read(visit.here.sessions, session_id), visit.t)
     return await visit.show(
         "session.html",
-        code=code,
+        code=code_of(refused),
+        itself=itself(f"/sessions/{view.id}", ()),
         view=view,
         now=view.now,
-        told=told,
+        told=told_of(visit, refused),
+        wrong=wrong_of(visit, refused),
         typed=typed or {},
         once=token_hex(16),
         others=visit.here.watchers.watching(view.id),
@@ -217,7 +219,9 @@ async def events(
         return Response(status_code=204)
     here.watchers.check_room()
     reader = PageReader(visit, found.id, start)
-    body: AsyncIterator[bytes] = follow(reader, here.watchers, found.id, pause=PAUSE)
+    body: AsyncIterator[bytes] = follow(
+        reader, here.watchers, found.id, login=visit.login, pause=PAUSE
+    )
     return StreamingResponse(body, media_type="text/event-stream", headers=_STREAM)
 
 
@@ -278,15 +282,15 @@ async def act(visit: Visit, session_id: str, do: Callable[[Form], Awaitable[obje
     try:
         await do(form)
     except (Conflict, InputInvalid) as error:
-        return await show_session(
-            visit, session_id, code=code_of(error), told=told_of(visit, error), typed=form
-        )
+        return await show_session(visit, session_id, refused=error, typed=form)
     return visit.see_other(f"/sessions/{session_id}")
 
 
-def code_of(error: Conflict | InputInvalid) -> int:
-    """Return the status of a decision that could not be taken."""
-    match error:
+def code_of(refused: Conflict | InputInvalid | None) -> int:
+    """Return the status of the page that tells of a decision."""
+    match refused:
+        case None:
+            return 200
         case StaleRevision():
             return 412
         case InputInvalid():
@@ -295,11 +299,22 @@ def code_of(error: Conflict | InputInvalid) -> int:
             return 409
 
 
-def told_of(visit: Visit, error: Conflict | InputInvalid) -> str:
-    """Say why, in the reader's language."""
-    if isinstance(error, InputInvalid) and error.problems:
-        return " ".join(told_in(visit.t, said) for _, said in error.problems)
-    return visit.t.maybe(f"conflict.{type(error).__name__}", error.message)
+def told_of(visit: Visit, refused: Conflict | InputInvalid | None) -> str:
+    """Say why a decision was refused, in the reader's language."""
+    match refused:
+        case None:
+            return ""
+        case InputInvalid():
+            said = (told_in(visit.t, message) for _, message in refused.problems)
+            return " ".join((visit.t("form.problems"), *said))
+        case _:
+            return visit.t.maybe(f"conflict.{refused.kind}", refused.message, **refused.named)
+
+
+def wrong_of(visit: Visit, refused: Conflict | InputInvalid | None) -> dict[str, str]:
+    """Return what is wrong with each field of the form."""
+    problems = refused.problems if isinstance(refused, InputInvalid) else ()
+    return {name: told_in(visit.t, message) for name, message in problems}
 
 
 @router.post("/sessions/{session_id}/start")

@@ -12,6 +12,8 @@ import hmac
 import secrets
 from hashlib import sha256
 
+from ekiden.api.sse import Login
+
 LOGIN_SECONDS = 12 * 3600  # a working day
 
 
@@ -37,16 +39,16 @@ class Seal:
         what = f"{int(now) + LOGIN_SECONDS}.{secrets.token_hex(8)}"
         return f"{what}.{self._sign('login', what)}"
 
-    def is_login(self, token: str, now: float) -> bool:
-        """Whether this is a login of ours that has not ended."""
+    def login_of(self, token: str, now: float) -> Login | None:
+        """Return the login that a token stands for; None if it is not ours, or has ended."""
         ends, _, rest = token.partition(".")
         nonce, _, signature = rest.partition(".")
         if not (ends.isdecimal() and len(ends) < 16 and nonce and self.wants_login):
-            return False
+            return None
         right = hmac.compare_digest(
             signature.encode("utf-8", "replace"), self._sign("login", f"{ends}.{nonce}").encode()
         )
-        return right and int(ends) > now
+        return Login(name=nonce, ends=float(ends)) if right and int(ends) > now else None
 
     def form_token(self, visitor: str) -> str:
         """Return what a form of this visitor must carry."""

@@ -35,10 +35,9 @@ class Speech:
         said = load_texts()[key][self.code]
         return said.format(**values) if values else said
 
-    def maybe(self, key: str, otherwise: str) -> str:
+    def maybe(self, key: str, otherwise: str, **values: Any) -> str:
         """Return a text, or ``otherwise`` when there is none of this key."""
-        found = load_texts().get(key)
-        return found[self.code] if found else otherwise
+        return self(key, **values) if key in load_texts() else otherwise
 
     def titled(self, phase: dict[str, Any]) -> str:
         """Return the title of a phase, as its flow gives it in this language or at all."""

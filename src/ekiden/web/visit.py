@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from hashlib import blake2b
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,8 +17,10 @@ from starlette.responses import RedirectResponse, Response
 from ekiden.api.limits import unstorable_text
 from ekiden.api.problems import Refusal, invalid, refusal_of
 from ekiden.api.services import Here, Services
+from ekiden.api.sse import Login
 from ekiden.errors import EkidenError
-from ekiden.web.language import LANGUAGE, speech_of
+from ekiden.web.door import LOGIN
+from ekiden.web.language import LANGUAGE, itself, speech_of
 from ekiden.web.rendering import error_page, page, render
 from ekiden.web.seal import Seal, new_visitor
 from ekiden.web.texts import LANGUAGES
@@ -44,6 +49,11 @@ class Visit:
         if (asked := request.query_params.get("lang")) in LANGUAGES:
             self.keep(LANGUAGE, str(asked), seconds=_YEAR)
         self.name = _kept_name(request.cookies.get(NAME, ""))
+
+    @property
+    def login(self) -> Login | None:
+        """The login that lets them in; None where there is none, or the key does."""
+        return self.seal.login_of(self.request.cookies.get(LOGIN, ""), time.time())
 
     @property
     def wants_part(self) -> bool:
@@ -108,18 +118,13 @@ class Visit:
         """Return what every page shows around what it is about."""
         return {
             "path": self.request.url.path,
-            "query": self._query(),
+            "itself": itself("", self.request.query_params.multi_items()),
             "token": self.token,
             "name": self.name,
             "logged_in": True,
             "with_login": self.seal.wants_login,
             "waiting_count": await self.here.sessions.lists.waiting_count(),
         }
-
-    def _query(self) -> str:
-        """Return the query to keep when the language is changed."""
-        kept = [(k, v) for k, v in self.request.query_params.multi_items() if k != "lang"]
-        return f"{urlencode(kept)}&" if kept else ""
 
     def answer(self, html: str, code: int = 200) -> Response:
         """Return HTML as the answer."""
@@ -140,6 +145,19 @@ class Visit:
                 secure=self.request.url.scheme == "https",
             )
         return response
+
+
+def key_of(form: Mapping[str, str], what: str) -> str | None:
+    """Return the key under which a form that is sent twice counts once.
+
+    It stands for what the form says: going back gives it again with the same ``once``, and what was
+    changed in it by then is another decision, not the same one repeated.
+    """
+    once = form.get("once", "")
+    if not (once.isalnum() and len(once) <= 64):
+        return None
+    said = blake2b(json.dumps(sorted(form.items())).encode(), digest_size=16).hexdigest()
+    return f"web:{what}:{once}:{said}"
 
 
 def name_of(text: str) -> str:
@@ -173,14 +191,14 @@ class PageRoute(APIRoute):
             try:
                 return await handle(request)
             except Refusal as refusal:
-                return error_page(refusal, speech_of(request.scope))
+                return error_page(refusal, request.scope)
             except EkidenError as error:
                 address = request.app.state.services.sessions.address
-                return error_page(refusal_of(error, address), speech_of(request.scope))
+                return error_page(refusal_of(error, address), request.scope)
             except RequestValidationError:
                 return error_page(
                     Refusal(404, "not-found", "There is nothing at this address."),
-                    speech_of(request.scope),
+                    request.scope,
                 )
 
         return handled

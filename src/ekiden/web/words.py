@@ -12,6 +12,8 @@ _RULES = tuple(
     for pattern, key in (
         (r"must be (?:a whole number|a number)", "form.not-a-number"),
         (r"is required", "check.required"),
+        (r"is required to reject an output", "check.note"),
+        (r"is a reserved name", "check.reserved"),
         (r"is not known here", "check.unknown"),
         (r"must be one of: (?P<a>.*)", "check.one-of"),
         (r"must have at least (?P<a>\d+) characters", "check.min-length"),

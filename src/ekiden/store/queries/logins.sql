@@ -1,4 +1,4 @@
--- Logins that were tried, counted for all API processes together.
+-- Logins that were tried, counted for all API processes together; and those that ended.
 
 -- name: lock_logins
 -- Lets one login be counted after the other, so that many at once do not all see the same count.
@@ -26,3 +26,7 @@ FROM full_until f LEFT JOIN counted c ON true;
 -- name: forget_login
 -- Takes back what was counted: the key was right.
 DELETE FROM ekiden.login_attempts WHERE id = $1;
+
+-- name: tell_logout
+-- Tells every API process that login $1 has ended, and the event streams that it opened with it.
+SELECT pg_notify('login_ended', $1);

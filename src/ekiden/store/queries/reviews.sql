@@ -344,7 +344,9 @@ FROM ekiden.reviews v WHERE v.session_id = $1 ORDER BY v.id;
 
 -- name: fork_session
 -- A new session that shares the approved outputs of another one's phases up to $2, and begins with
--- what follows. Nothing is copied but what a person wrote; prune keeps the parent as long.
+-- what follows. Nothing is copied but what a person wrote; prune keeps the parent as long. A second
+-- call with the same idempotency key ($6) changes nothing, and says whether the session that the key
+-- stands for is the same fork.
 WITH parent AS (
     SELECT s.id, s.flow_id, s.title, s.input::text, s.auto_steps, s.auto_phases, s.max_retries,
            s.retry_delay, s.timeout, s.gates, s.models
@@ -357,10 +359,11 @@ WITH parent AS (
 ), made AS (
     INSERT INTO ekiden.sessions (flow_id, title, input, auto_steps, auto_phases, max_retries,
                                  retry_delay, timeout, gates, models, open_tasks, phase,
-                                 created_by, parent_id, parent_phase)
+                                 created_by, parent_id, parent_phase, idempotency_key)
     SELECT flow_id, coalesce($3, title), input::json, auto_steps, auto_phases, max_retries,
-           retry_delay, timeout, gates, models, 1, $2 + 1, $4, id, $2
+           retry_delay, timeout, gates, models, 1, $2 + 1, $4, id, $2, $6
     FROM parent WHERE (SELECT count(*) FROM shared) = $2
+    ON CONFLICT (idempotency_key) DO NOTHING
     RETURNING id, flow_id, phase
 ), outputs AS (
     INSERT INTO ekiden.revisions (session_id, phase, generation, number, author, task_id, output,
@@ -381,7 +384,11 @@ WITH parent AS (
     INSERT INTO ekiden.events (session_id, type, data)
     SELECT id, 'session_created', json_build_object('forkOf', $1::text, 'phase', $2::int) FROM made
 )
-SELECT id::text FROM made;
+SELECT id::text, true AS created, true AS same FROM made
+UNION ALL
+SELECT id::text, false, (parent_id, parent_phase) IS NOT DISTINCT FROM ($1, $2)
+FROM ekiden.sessions WHERE idempotency_key = $6 AND NOT EXISTS (SELECT FROM made)
+LIMIT 1;
 
 -- name: get_revision
 -- One revision of any session, with its output.

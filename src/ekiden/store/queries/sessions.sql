@@ -226,11 +226,21 @@ FROM ekiden.revisions r LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id
 WHERE r.session_id = $1 ORDER BY r.phase, r.generation, r.number;
 
 -- name: list_tasks
--- Every task of a session, in running order.
+-- The tasks of a session in running order, those after task $2 or from the first, $3 of them or all.
+-- They are chosen by their places alone: requests and results are large, and read of these only.
+WITH ordered AS MATERIALIZED (
+    SELECT id, row_number() OVER (
+        ORDER BY phase, generation, array_position(ARRAY['THINK', 'EXECUTE', 'INTEGRATE'], step), item
+    ) AS place
+    FROM ekiden.api_tasks WHERE session_id = $1
+), page AS MATERIALIZED (
+    SELECT id, place FROM ordered
+    WHERE $2::bigint IS NULL OR place > (SELECT o.place FROM ordered o WHERE o.id = $2)
+    ORDER BY place LIMIT $3
+)
 SELECT id, phase, step, item, generation, status, queued, awaiting, tolerated, attempt, available_at,
        worker_id, request::text, result::text, error::text, created_at, started_at, completed_at
-FROM ekiden.api_tasks WHERE session_id = $1
-ORDER BY phase, generation, array_position(ARRAY['THINK', 'EXECUTE', 'INTEGRATE'], step), item;
+FROM page JOIN ekiden.api_tasks USING (id) ORDER BY place;
 
 -- name: list_attempts
 -- The attempts of a task that ended, and the one that runs.

@@ -1,0 +1,336 @@
+"""Forms that come twice, too late or with a mistake: each decides once, and no word is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any
+
+import httpx2
+
+from ekiden.core.model import Review, SessionState, Verb
+from ekiden.errors import Conflict, NoGate, StaleRevision
+from ekiden.web.texts import load_texts
+from tests.web.conftest import person_of
+from tests.web.site import Person, Site
+
+
+async def at_gate(site: Site, **options: Any) -> str:
+    """Return a session that waits at its first gate."""
+    await site.work()
+    session = await site.begin(**options)
+    await site.until(session)
+    return session
+
+
+async def theirs(site: Site, session: str, change: Any) -> int:
+    """Edit the first output as somebody else; return the new revision."""
+    (*_, newest) = await site.sessions.revisions(session)
+    output = change(newest.output)
+    edit = Review(verb=Verb.EDIT, actor="Ken", output=output, phase=newest.phase)
+    made = (await site.sessions.reviews.take(session, edit)).revision
+    assert made is not None
+    return made
+
+
+def held(page: httpx2.Response, name: str) -> str:
+    """Return what a field of a page holds."""
+    found = re.search(
+        rf'name="{re.escape(name)}"[^>]*?value="([^"]*)"|name="{re.escape(name)}"[^>]*>\n([^<]*)<',
+        page.text,
+    )
+    assert found, name
+    return found[1] if found[1] is not None else found[2]
+
+
+_WAITING = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+
+
+@asynccontextmanager
+async def locked(site: Site, session: str, *, waiting: int) -> AsyncIterator[None]:
+    """Hold a session's lock until so many wait for it."""
+    async with site.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM ekiden.sessions WHERE id = $1 FOR UPDATE", session)
+        yield
+        async with asyncio.timeout(10):
+            while await site.pool.fetchval(_WAITING) < waiting:
+                await asyncio.sleep(0.01)
+
+
+# -- twice ---------------------------------------------------------------------------------------
+
+
+async def test_what_was_changed_after_going_back_meets_the_newer_version_and_is_kept(
+    site: Site, person: Person
+):
+    session = await at_gate(site)
+    url = f"/sessions/{session}/edit?phase=1"
+    form = await person.get(url)  # as going back gives it again
+    for _ in range(2):
+        saved = await person.send_form(form, url, **{"/trends/0/name": "first try"})
+        assert saved.url.path == f"/sessions/{session}"
+    assert len(await site.sessions.reviews.of(session)) == 1
+    changed = await person.send_form(
+        form, url, **{"/trends/0/name": "second try", "comment": "why not"}
+    )
+    assert changed.status_code == 412
+    assert held(changed, "/trends/0/name") == "second try"
+    assert held(changed, "comment") == "why not"
+    await person.send_form(changed, url, **{"/trends/0/name": "second try"})
+    (*_, newest) = await site.sessions.revisions(session)
+    assert newest.output["trends"][0]["name"] == "second try"
+
+
+async def test_a_note_that_was_changed_after_going_back_is_told_and_kept(
+    site: Site, person: Person
+):
+    session = await at_gate(site)
+    url = f"/sessions/{session}"
+    page = await person.get(url)
+    for _ in range(2):
+        assert (await person.send_form(page, f"{url}/reject", comment="shorter")).status_code == 200
+    await site.until(session)
+    late = await person.send_form(page, f"{url}/reject", comment="or rather longer")
+    assert late.status_code == 412
+    assert held(late, "comment") == "or rather longer"
+    await site.sessions.cancel(session, actor="Ken")
+    over = await person.send_form(late, f"{url}/reject", comment="or rather longer")
+    assert over.status_code == 409
+    assert "or rather longer" in over.text, "there is no form any more, but the text is"
+    assert [r.comment for r in await site.sessions.reviews.of(session)] == ["shorter"]
+
+
+async def test_a_new_session_that_was_changed_after_going_back_is_another_one(
+    site: Site, person: Person
+):
+    await site.work()
+    form = await person.get("/new/viral")
+    fields = {"f.platform": "X", "f.language": "en"}
+    made = [
+        (await person.send_form(form, "/new/viral", **{**fields, "f.theme": theme})).url.path
+        for theme in ("tea", "tea", "coffee")
+    ]
+    assert made[0] == made[1] != made[2]
+    assert {s.title for s in await site.sessions.find()} == {"tea", "coffee"}
+
+
+async def test_of_a_double_click_both_are_told_that_it_is_done(site: Site, person: Person):
+    session = await at_gate(site)
+    url = f"/sessions/{session}"
+    edit, rerun = await person.get(f"{url}/edit?phase=1"), await person.get(f"{url}/rerun")
+    for form, action, typed in (
+        (edit, f"{url}/edit?phase=1", {"/trends/0/name": "once"}),
+        (rerun, f"{url}/rerun", {"phase": "1", "step": "THINK", "revision-1": ""}),
+    ):
+        async with locked(site, session, waiting=2):
+            clicks = [
+                asyncio.create_task(person.send_form(form, action, **typed)) for _ in range(2)
+            ]
+        assert [c.status_code for c in await asyncio.gather(*clicks)] == [200, 200], action
+    verbs = [r.verb for r in await site.sessions.reviews.of(session)]
+    assert verbs == [Verb.EDIT, Verb.RERUN]
+
+
+# -- too late ------------------------------------------------------------------------------------
+
+
+async def test_a_mistake_does_not_take_over_what_somebody_saved_meanwhile(
+    site: Site, person: Person
+):
+    session = await at_gate(site)
+    await site.pass_gates(session, to=2)
+    score = "/opportunities/0/score"
+    for query, name, wrong, right in (
+        ("", score, "many", "3"),
+        ("&raw=true", "json", "{", None),
+    ):
+        url = f"/sessions/{session}/edit?phase=2"
+        form = await person.get(url + query)
+        mine = right or html.unescape(held(form, name))
+        newest = await theirs(site, session, lambda output: output)
+        answer = await person.send_form(form, url, **{name: wrong})
+        assert answer.status_code == 422
+        assert held(answer, name) == wrong
+        assert held(answer, "revision") == held(form, "revision") != str(newest)
+        late = await person.send_form(answer, url, **{name: mine})
+        assert late.status_code == 412
+        assert "changed this output while you were editing" in late.text
+        assert held(late, "revision") == str(newest)
+        saved = await person.send_form(late, url, **{name: mine})
+        assert saved.status_code == 200
+
+
+async def test_typed_text_keeps_its_field_when_the_newer_version_has_none(
+    site: Site, person: Person
+):
+    session = await at_gate(site)
+    url = f"/sessions/{session}/edit?phase=1"
+    form = await person.get(url)
+    last = max(re.findall(r'name="(/trends/\d/name)"', form.text))
+    assert last != "/trends/0/name"
+    await theirs(site, session, lambda output: {**output, "trends": output["trends"][:1]})
+    late = await person.send_form(form, url, **{last: "a long thought"})
+    assert late.status_code == 412
+    assert held(late, last) == "a long thought"
+    await person.send_form(late, url, **{last: "a long thought"})
+    (*_, newest) = await site.sessions.revisions(session)
+    assert newest.output["trends"][int(last.split("/")[2])]["name"] == "a long thought"
+    stranger = await person.send_form(form, url, base="1")
+    assert stranger.status_code in {412, 422}
+    assert (await person.send_form(form, url, base="")).status_code == 422
+
+
+async def test_a_drafts_mistake_does_not_take_over_what_somebody_saved_meanwhile(
+    site: Site, person: Person
+):
+    await site.work()
+    await site.until(await site.begin(auto_phases=True), "COMPLETED")
+    (draft, *_) = await site.sessions.board.find()
+    url = f"/drafts/{draft.id}/edit"
+    mine, other = await person.get(url), await person.get(url)
+    for _ in range(2):  # a double click
+        kept = await person.send_form(other, url, title="Theirs", text="their text", name="Ken")
+        assert kept.url.path == "/drafts"
+    empty = await person.send_form(mine, url, title="Mine", text=" ")
+    assert empty.status_code == 422
+    assert "their text" not in empty.text
+    late = await person.send_form(empty, url, title="Mine", text="my text")
+    assert late.status_code == 409
+    assert "my text" in late.text
+    assert "their text" in late.text
+    assert (await site.sessions.board.get(draft.id)).title == "Theirs"
+
+
+# -- with a mistake ------------------------------------------------------------------------------
+
+
+async def test_a_model_is_checked_before_a_phase_runs_with_it(site: Site):
+    session = await at_gate(site)
+    url = f"/sessions/{session}"
+    async with person_of(site, providers=("openai", "scripted")) as person:
+        for wrong, said in (
+            ("gpt-5", "must be written provider:model"),
+            ("x:" + "y" * 300, "must be written provider:model"),
+            ("acme:1", "must be one of: openai:…, scripted:…"),
+        ):
+            gate = await person.send_form(
+                await person.get(url), f"{url}/reject", comment="shorter", model=wrong, name="Mika"
+            )
+            rerun = await person.send_form(
+                await person.get(f"{url}/rerun"), f"{url}/rerun", phase="1", step="INTEGRATE",
+                comment="shorter", model=wrong, name="Mika",
+            )  # fmt: skip
+            for page in (gate, rerun):
+                assert page.status_code == 422
+                assert f'id="model-wrong">{said}<' in page.text
+                assert 'aria-describedby="model-help model-wrong" aria-invalid="true"' in page.text
+                assert held(page, "model") == wrong
+                assert "shorter" in page.text
+                assert held(page, "name") == "Mika"
+            assert re.search(r'value="INTEGRATE" checked', rerun.text)
+        assert await site.sessions.reviews.of(session) == []
+        right = await person.send_form(
+            gate, f"{url}/reject", comment="shorter", model="scripted:writer-1"
+        )
+        assert right.status_code == 200
+        assert len(await site.sessions.reviews.of(session)) == 1
+
+
+async def test_a_note_that_is_missing_is_asked_for_beside_its_field(site: Site, person: Person):
+    session = await at_gate(site)
+    url = f"/sessions/{session}"
+    bare = await person.send_form(await person.get(f"{url}?lang=ja"), f"{url}/reject", name="flow")
+    assert bare.status_code == 422
+    assert 'id="note-name-wrong">この名前は使えません<' in bare.text
+    bare = await person.send_form(bare, f"{url}/reject", name="Mika")
+    assert 'id="note-wrong">差し戻すには入力が必要です<' in bare.text
+
+
+# -- in both languages ---------------------------------------------------------------------------
+
+
+def test_every_kind_of_conflict_that_pages_can_meet_has_a_text():
+    kinds = {Conflict.kind, NoGate.kind, StaleRevision.kind, *SessionState} - {"conflict"}
+    for package in ("ekiden.store", "ekiden.core"):
+        for file in resources.files(package).iterdir():
+            if file.name.endswith(".py"):
+                kinds |= {
+                    kind
+                    for call in re.findall(r"Conflict\((?:[^()]|\([^()]*\))*\)", file.read_text())
+                    for kind in re.findall(r'kind="([a-z-]+)"', call)
+                }
+    assert len(kinds) > 15
+    assert {f"conflict.{kind}" for kind in kinds} - set(load_texts()) == set()
+
+
+async def test_a_refusal_speaks_the_readers_language_and_so_does_the_way_to_the_other(
+    site: Site, person: Person
+):
+    session = await at_gate(site, gates={1: {"fourEyes": True, "approvals": 2}})
+    url = f"/sessions/{session}"
+    page = await person.get(f"{url}?lang=ja")
+    mine = await person.send_form(page, f"{url}/approve", name="api")
+    assert mine.status_code == 409
+    assert "このセッションはapiが開始したので、別の人の承認が必要です" in mine.text
+    assert "four eyes" not in mine.text
+    once = await person.send_form(page, f"{url}/approve", name="Mika")
+    assert once.status_code == 200
+    twice = await person.send_form(once, f"{url}/approve", name="Mika")
+    assert "Mikaはすでに承認しています。他の人の承認があと1件必要です。" in twice.text
+    token = {"token": held(page, "token")}
+    waits = await person.post(f"{url}/pause", data=token)
+    assert "セッションは判断を待っています。" in waits.text
+    open_ = await person.post(f"{url}/archive", data=token)
+    assert "アーカイブできるのは終わったセッションだけです。" in open_.text
+    for refused in (mine, twice, waits, open_):
+        english = await other_language(person, refused)
+        assert (english.status_code, english.url.path) == (200, url)
+
+
+async def other_language(person: Person, page: httpx2.Response) -> httpx2.Response:
+    """Follow a page's link to itself in the other language."""
+    (link,) = re.findall(r'<a href="([^"]*lang=(?:en|ja))"', page.text)
+    return await person.get(str(page.url.join(link.replace("&amp;", "&"))))
+
+
+async def test_every_page_that_answers_a_form_has_a_way_to_itself_in_the_other_language(
+    site: Site, person: Person
+):
+    await site.work()
+    done = await site.begin(auto_phases=True)
+    await site.until(done, "COMPLETED")
+    (draft, *_) = await site.sessions.board.find()
+    board = await person.get("/drafts?status=DRAFT")
+    await site.sessions.board.move(draft.id, "ARCHIVED", seen="DRAFT", actor="Ken")  # type: ignore[arg-type]
+    moved = await person.send_form(board, f"/drafts/{draft.id}", to="APPROVED", status="DRAFT")
+    assert moved.status_code == 409
+    assert "It is now: Archived (Ken)." in moved.text
+    japanese = await other_language(person, moved)
+    assert (japanese.status_code, japanese.url.params["status"]) == (200, "DRAFT")
+    await person.get("/?lang=en")
+    edit = f"/sessions/{done}/edit?phase=4"
+    raw = await person.send_form(await person.get(f"{edit}&raw=true"), edit, json="{")
+    japanese = await other_language(person, raw)
+    assert (japanese.status_code, dict(japanese.url.params)) == (
+        200,
+        {"phase": "4", "raw": "true", "lang": "ja"},
+    )
+    # An error page of a form leads home; one of an address, to the same address.
+    strange = await person.post(f"/sessions/{done}/approve", data={"token": "x"})
+    assert strange.status_code == 403
+    assert (await other_language(person, strange)).url.path == "/"
+    missing = await person.get("/sessions/x/edit?phase=1")
+    assert (await other_language(person, missing)).url.params["phase"] == "1"
+    async with person_of(site, api_key="k") as stranger:
+        asked = await stranger.get("/inbox?x=1")
+        wrong = await stranger.send_form(asked, "/login", key="no")
+        japanese = await other_language(stranger, wrong)
+        assert (japanese.status_code, japanese.url.path) == (200, "/login")
+        assert held(japanese, "next") == "/inbox?x=1"
