@@ -93,6 +93,22 @@
     if (parts) htmx.swap("#live", parts, { swapStyle: "none", settleDelay: 20 });
     parts = "";
   };
+  let rest = () => {}; // follows nothing any more, until somebody looks again
+  // Whether the door sends us to the login. Nothing but the door answers HEAD, so it costs nothing.
+  const isLoginOver = async (url) => {
+    const asked = { method: "HEAD", redirect: "manual", signal: AbortSignal.timeout(10000) };
+    return (await fetch(url, asked).catch(() => null))?.type === "opaqueredirect";
+  };
+  const askForLogin = () => {
+    rest();
+    if (connection.querySelector("a") && !connection.hidden) return; // it says so already
+    connection.replaceChildren(document.getElementById("login-over").content.cloneNode(true));
+    // What a refused form showed is not at its address: a session's page has its own.
+    const { session } = body.dataset;
+    const next = session ? `/sessions/${session}` : location.pathname + location.search;
+    connection.querySelector("a").search = new URLSearchParams({ next });
+    connection.hidden = false;
+  };
   const follow = (url) => {
     const base = new URL(url, location.href);
     let last = base.searchParams.get("after");
@@ -111,7 +127,7 @@
         if (tries) changed(); // whatever happened meanwhile
         tries = 0;
       };
-      source.onerror = () => {
+      source.onerror = async () => {
         tries += 1;
         clearTimeout(lost);
         if (document.querySelector("[data-ended]")) return source.close();
@@ -119,8 +135,12 @@
           connection.textContent = body.dataset.lost;
           connection.hidden = false;
         }, 3000);
-        if (source.readyState === EventSource.CLOSED)
-          again = setTimeout(listen, Math.min(1000 * 2 ** Math.min(tries, 4), 15000) * (0.7 + Math.random() * 0.3));
+        if (source.readyState !== EventSource.CLOSED) return; // the browser tries again
+        const refused = source;
+        const over = await isLoginOver(base);
+        if (source !== refused) return; // rests, or listens anew
+        if (over) return askForLogin();
+        again = setTimeout(listen, Math.min(1000 * 2 ** Math.min(tries, 4), 15000) * (0.7 + Math.random() * 0.3));
       };
       parts = "";
       source.addEventListener("changed", changed);
@@ -133,10 +153,11 @@
       source.addEventListener("partial", (event) => hear(JSON.parse(event.data)));
     };
     listen();
-    const rest = () => {
+    rest = () => {
       clearTimeout(again);
       clearTimeout(lost);
-      source.close();
+      source?.close();
+      source = null;
     };
     const resume = () => {
       if (document.querySelector("[data-ended]")) return;
@@ -185,7 +206,7 @@
     }
     if (xhr.responseURL && new URL(xhr.responseURL).pathname === "/login") {
       event.detail.shouldSwap = false;
-      location.reload();
+      askForLogin();
       return;
     }
     if (target.querySelector(".line-check :checked")) {
