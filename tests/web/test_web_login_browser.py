@@ -28,6 +28,25 @@ async def log_in(page: Page) -> None:
     await page.get_by_role("button", name="Log in").click()
 
 
+async def test_copy_works_over_plain_http_as_well(site: Site, browser: Browser):
+    await site.work()
+    address = await site.serve(api_key=KEY)
+    session = await site.begin()
+    await site.pass_gates(session, to=4)
+    elsewhere = address.replace("127.0.0.1", "ekiden.test")
+    page, wrong = await logged_in(browser, f"{elsewhere}/sessions/{session}")
+    assert await page.evaluate("isSecureContext") is False
+    button = page.locator("#standing .copy").first
+    wanted = await button.get_attribute("data-copy") or ""
+    assert "\n" in wanted  # its lines stay lines
+    await button.click()
+    await expect(button).to_have_text("Copied")
+    await expect(button).to_be_focused()
+    await page.get_by_label("Comment").first.press("Control+V")
+    await expect(page.get_by_label("Comment").first).to_have_value(wanted)
+    assert wrong == []
+
+
 async def test_a_page_whose_login_has_ended_says_so_and_stops_trying(site: Site, browser: Browser):
     await site.work()
     address = await site.serve(api_key=KEY)

@@ -239,10 +239,23 @@
   body.addEventListener("htmx:afterSwap", () => dress(document));
 
   // -- small helps ------------------------------------------------------------------------------
+  const copy = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch { // there is none over plain HTTP, but the old way is
+      const area = Object.assign(document.createElement("textarea"), { value: text, className: "copied" });
+      body.append(area);
+      area.select();
+      const done = document.execCommand("copy");
+      area.remove();
+      return done;
+    }
+  };
   body.addEventListener("click", async (event) => {
     const button = event.target.closest("button.copy");
-    if (!button) return;
-    await navigator.clipboard.writeText(button.dataset.copy);
+    if (!button || !(await copy(button.dataset.copy))) return;
+    button.focus();
     const before = button.textContent;
     button.textContent = body.dataset.copied;
     setTimeout(() => { button.textContent = before; }, 1500);
