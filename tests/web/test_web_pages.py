@@ -219,7 +219,7 @@ async def test_the_form_says_what_sessions_took_and_when_it_does_not_know(
         )  # fmt: skip
     text = (await person.get("/new/viral?lang=ja")).text
     assert "価格の分かる直近2件の費用：中央値 $0.2500（$0.2500〜$0.5000）" in text
-    assert "直近3件の機械の実行時間" in text
+    assert "直近3件の処理時間" in text
 
 
 async def test_the_language_is_the_browsers_until_somebody_chooses(site: Site, person: Person):
