@@ -12,6 +12,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 _FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--host-resolver-rules=MAP ekiden.test 127.0.0.1",  # elsewhere, as browsers see it
 )  # fmt: skip
 
 needs_chromium = pytest.mark.skipif(

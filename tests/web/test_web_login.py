@@ -27,8 +27,11 @@ async def test_who_has_a_key_must_log_in_and_may_log_out(site: Site):
         assert cookie.get_nonstandard_attr("SameSite") == "strict"
         # The login is for pages; the API wants the key.
         assert (await person.get("/api/flows")).status_code == 401
+        # An open page asks like this whether its login has ended; nothing is made for the answer.
+        assert (await person.head("/events")).status_code == 405
         await person.send_form(inside, "/logout")
         assert (await person.get("/")).url.path == "/login"
+        assert (await person.head("/events")).url.path == "/login"
         for forged in (
             "",
             "9999999999.x.y",

@@ -1,5 +1,5 @@
 // What the pages do beyond HTML and htmx: hear that something changed, show text as it is written,
-// keep what a person has typed or opened, and show times in the viewer's zone.
+// keep what a person has typed, opened and reached, and show times in the viewer's zone.
 (() => {
   "use strict";
   const body = document.body;
@@ -33,7 +33,7 @@
   const shown = (text) =>
     text.replace(hidden, (c) => `[U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
   const most = 4000;
-  const heard = new Map(); // "task attempt" → Map(call → {seq, text})
+  const heard = new Map(); // "task attempt" → {calls: Map(call → {seq, text}), from: of which on it is shown}
 
   // Like readable() of the server: JSON without its signs, so that a person can read along.
   const readable = (said) => {
@@ -56,20 +56,22 @@
     return out.split("\n").map((line) => line.trim()).filter(Boolean).join("\n");
   };
 
-  const write = (pane) => {
-    const calls = heard.get(`${pane.dataset.task} ${pane.dataset.attempt}`);
-    if (!calls) return;
-    const texts = [...calls.entries()].sort(([a], [b]) => a - b).map(([, c]) => readable(c.text));
-    const text = texts.filter(Boolean).join("\n\n");
-    const atEnd = pane.scrollHeight - pane.scrollTop - pane.clientHeight < 40;
-    pane.textContent = shown(text.length > most ? `… ${text.slice(-most)}` : text);
-    if (atEnd) pane.scrollTop = pane.scrollHeight;
+  const isAtEnd = (pane) => pane.scrollHeight - pane.scrollTop - pane.clientHeight < 40;
+  const write = (pane, follows = isAtEnd(pane)) => {
+    const said = heard.get(`${pane.dataset.task} ${pane.dataset.attempt}`);
+    if (said) {
+      const texts = [...said.calls.entries()].sort(([a], [b]) => a - b).map(([, c]) => readable(c.text));
+      const text = texts.filter(Boolean).join("\n\n");
+      if (follows) said.from = Math.max(0, text.length - most); // who reads further up loses no line
+      pane.textContent = shown((said.from ? "… " : "") + text.slice(said.from));
+    }
+    if (follows) pane.scrollTop = pane.scrollHeight;
   };
   const due = new Set();
   const hear = (piece) => {
     const key = `${piece.taskId} ${piece.attempt}`;
-    if (!heard.has(key)) heard.set(key, new Map());
-    const calls = heard.get(key);
+    if (!heard.has(key)) heard.set(key, { calls: new Map(), from: 0 });
+    const { calls } = heard.get(key);
     const call = calls.get(piece.call) ?? { seq: 0, text: "" };
     if (piece.seq <= call.seq) return; // a new connection tells it from the beginning
     calls.set(piece.call, { seq: piece.seq, text: call.text + piece.text });
@@ -93,6 +95,22 @@
     if (parts) htmx.swap("#live", parts, { swapStyle: "none", settleDelay: 20 });
     parts = "";
   };
+  let rest = () => {}; // follows nothing any more, until somebody looks again
+  // Whether the door sends us to the login. Nothing but the door answers HEAD, so it costs nothing.
+  const isLoginOver = async (url) => {
+    const asked = { method: "HEAD", redirect: "manual", signal: AbortSignal.timeout(10000) };
+    return (await fetch(url, asked).catch(() => null))?.type === "opaqueredirect";
+  };
+  const askForLogin = () => {
+    rest();
+    if (connection.querySelector("a") && !connection.hidden) return; // it says so already
+    connection.replaceChildren(document.getElementById("login-over").content.cloneNode(true));
+    // What a refused form showed is not at its address: a session's page has its own.
+    const { session } = body.dataset;
+    const next = session ? `/sessions/${session}` : location.pathname + location.search;
+    connection.querySelector("a").search = new URLSearchParams({ next });
+    connection.hidden = false;
+  };
   const follow = (url) => {
     const base = new URL(url, location.href);
     let last = base.searchParams.get("after");
@@ -111,7 +129,7 @@
         if (tries) changed(); // whatever happened meanwhile
         tries = 0;
       };
-      source.onerror = () => {
+      source.onerror = async () => {
         tries += 1;
         clearTimeout(lost);
         if (document.querySelector("[data-ended]")) return source.close();
@@ -119,8 +137,12 @@
           connection.textContent = body.dataset.lost;
           connection.hidden = false;
         }, 3000);
-        if (source.readyState === EventSource.CLOSED)
-          again = setTimeout(listen, Math.min(1000 * 2 ** Math.min(tries, 4), 15000) * (0.7 + Math.random() * 0.3));
+        if (source.readyState !== EventSource.CLOSED) return; // the browser tries again
+        const refused = source;
+        const over = await isLoginOver(base);
+        if (source !== refused) return; // rests, or listens anew
+        if (over) return askForLogin();
+        again = setTimeout(listen, Math.min(1000 * 2 ** Math.min(tries, 4), 15000) * (0.7 + Math.random() * 0.3));
       };
       parts = "";
       source.addEventListener("changed", changed);
@@ -133,10 +155,11 @@
       source.addEventListener("partial", (event) => hear(JSON.parse(event.data)));
     };
     listen();
-    const rest = () => {
+    rest = () => {
       clearTimeout(again);
       clearTimeout(lost);
-      source.close();
+      source?.close();
+      source = null;
     };
     const resume = () => {
       if (document.querySelector("[data-ended]")) return;
@@ -149,22 +172,45 @@
     document.addEventListener("visibilitychange", () => (document.hidden ? rest() : resume()));
   };
 
-  // -- keeping what a person has typed or opened ------------------------------------------------
+  // -- keeping what a person has typed, opened, scrolled and reached ----------------------------
   const dirty = (root) =>
     root.querySelector("[data-typed]") !== null || // refused, and given back to be sent again
     [...root.querySelectorAll("textarea, input:not([type=hidden])")].some((f) =>
       f.type === "checkbox" ? f.checked !== f.defaultChecked : f.value !== f.defaultValue);
   const last = new Map(); // id → HTML as it was sent
-  const keep = (target, html) => {
-    const known = [...target.querySelectorAll("details")];
-    const fresh = [...html.querySelectorAll("details")];
-    fresh.forEach((details, at) => {
-      // Those without an id are matched by their place, when there are as many as before.
-      const same = details.id ? known.find((d) => d.id === details.id)
-        : known.length === fresh.length && !known[at].id && known[at];
-      if (same) details.open = same.open;
-    });
+  // Not the buttons that send a form: what they would decide may be another thing by now.
+  const handled = "a, details, summary, input, button[type=button], [tabindex], .tabs";
+  // The same before and after: its id, or what it is within the nearest thing that has one.
+  const nameOf = (e) => e.id || [
+    e.parentElement.closest("[id]").id, e.localName,
+    ["href", "name", "aria-label"].map((told) => e.getAttribute(told)).find(Boolean),
+  ].join(" ");
+  const byName = (root) => Map.groupBy(root.querySelectorAll(handled), nameOf);
+  const stateOf = (e) => ({
+    open: e.open, left: e.scrollLeft, top: e.scrollTop, follows: isAtEnd(e), focused: e === document.activeElement,
+  });
+  const putBack = (e, was) => {
+    if (e.matches(".said-text")) write(e, was?.follows ?? true);
+    if (!was) return;
+    if (e.localName === "details") e.open = was.open;
+    if (was.left) e.scrollLeft = was.left;
+    if (was.top && !was.follows) e.scrollTop = was.top;
+    if (was.focused && document.activeElement === body) e.focus({ preventScroll: true });
   };
+  // Returns what puts it back once the target is replaced. Those of one name are matched by their
+  // place, when there are as many as before.
+  const keep = (target) => {
+    const before = new Map([...byName(target)].map(([name, all]) => [name, all.map(stateOf)]));
+    return () => {
+      const root = document.getElementById(target.id);
+      tell(root);
+      for (const [name, all] of byName(root)) {
+        const was = before.get(name) ?? [];
+        all.forEach((e, at) => putBack(e, was.length === all.length ? was[at] : undefined));
+      }
+    };
+  };
+  const kept = []; // of what is being replaced
   // Whether somebody is deciding, so that the forms must stay as they are.
   const isBusy = (act, fresh) => {
     const revision = (root) => root.querySelector("[name=revision], [name=of_phase]")?.value ?? "";
@@ -185,13 +231,14 @@
     }
     if (xhr.responseURL && new URL(xhr.responseURL).pathname === "/login") {
       event.detail.shouldSwap = false;
-      location.reload();
+      askForLogin();
       return;
     }
     if (target.querySelector(".line-check :checked")) {
       event.detail.shouldSwap = false; // somebody is choosing
       return;
     }
+    if (event.detail.shouldSwap) kept.push(keep(target));
   });
   body.addEventListener("htmx:oobBeforeSwap", (event) => {
     const { target, fragment } = event.detail;
@@ -204,24 +251,42 @@
     if (last.get(target.id) === html) event.detail.shouldSwap = false;
     else {
       last.set(target.id, html);
-      keep(target, fragment);
+      kept.push(keep(target));
     }
   });
-  const dress = (root) => {
-    tell(root);
-    for (const pane of root.querySelectorAll(".said-text")) {
-      write(pane);
-      pane.scrollTop = pane.scrollHeight;
-    }
+  body.addEventListener("htmx:afterSwap", () => {
+    for (const back of kept.splice(0)) back();
+    speak();
+  });
+
+  // -- saying aloud what went wrong -------------------------------------------------------------
+  // Once, in a place that is never replaced: a live region that is would be read out each time.
+  const trouble = () => [...document.querySelectorAll("[data-aloud]")].map((e) => e.textContent).join(" ");
+  let spoken = trouble(); // who opens a page reads it
+  const speak = () => {
+    const now = trouble();
+    if (now !== spoken) document.getElementById("aloud").textContent = now;
+    spoken = now;
   };
-  body.addEventListener("htmx:oobAfterSwap", (event) => dress(document.getElementById(event.detail.target.id) ?? document));
-  body.addEventListener("htmx:afterSwap", () => dress(document));
 
   // -- small helps ------------------------------------------------------------------------------
+  const copy = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch { // there is none over plain HTTP, but the old way is
+      const area = Object.assign(document.createElement("textarea"), { value: text, className: "copied" });
+      body.append(area);
+      area.select();
+      const done = document.execCommand("copy");
+      area.remove();
+      return done;
+    }
+  };
   body.addEventListener("click", async (event) => {
     const button = event.target.closest("button.copy");
-    if (!button) return;
-    await navigator.clipboard.writeText(button.dataset.copy);
+    if (!button || !(await copy(button.dataset.copy))) return;
+    button.focus();
     const before = button.textContent;
     button.textContent = body.dataset.copied;
     setTimeout(() => { button.textContent = before; }, 1500);
@@ -255,7 +320,7 @@
     new IntersectionObserver(([seen]) =>
       document.documentElement.classList.toggle("at-decision", seen.isIntersecting)).observe(decision);
 
-  for (const pane of document.querySelectorAll(".said-text")) pane.scrollTop = pane.scrollHeight;
+  for (const pane of document.querySelectorAll(".said-text")) write(pane, true);
   const url = body.dataset.events;
   if (url && !document.querySelector("[data-ended]")) follow(url);
 })();

@@ -28,8 +28,7 @@
       // Not "disabled": a button that has the focus keeps it.
       button.setAttribute("aria-disabled", button.dataset.zoom === "in" ? scale >= MOST : scale <= 1);
     const told = document.getElementById("zoom-told");
-    const text = scale > 1 ? told.dataset.told.replace("{n}", scale < 10 ? scale.toFixed(1) : Math.round(scale)) : "";
-    if (told.textContent !== text) told.textContent = text;
+    told.textContent = scale > 1 ? told.dataset.told.replace("{n}", scale < 10 ? scale.toFixed(1) : Math.round(scale)) : "";
   };
   const move = (units) => {
     from = Math.min(Math.max(from + units, 0), WIDTH - shown);
@@ -41,6 +40,7 @@
     const by = (shown - next) * at;
     shown = next;
     move(by);
+    document.getElementById("aloud").textContent = document.getElementById("zoom-told").textContent;
   };
   const acts = {
     in: () => zoom(2), out: () => zoom(0.5), all: () => zoom(1 / MOST),
@@ -87,6 +87,5 @@
     document.body.addEventListener(end, () => { dragged = null; });
 
   document.body.addEventListener("htmx:afterSwap", place);
-  document.body.addEventListener("htmx:oobAfterSwap", place);
   place();
 })();
