@@ -34,10 +34,7 @@ EkidenError
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ekiden.providers.protocol import Usage
+from typing import Any
 
 
 class EkidenError(Exception):
@@ -224,7 +221,6 @@ class AnswerInvalid(ModelError):
     Attributes:
         said: the text of the answer, when there was one: then a repair turn makes sense.
         complaint: what is wrong with it, as the model is told.
-        usage: what it took, where that is known of an answer without a text.
     """
 
     def __init__(
@@ -233,12 +229,10 @@ class AnswerInvalid(ModelError):
         *,
         said: str | None = None,
         complaint: str = "",
-        usage: Usage | None = None,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.said = said
-        self.usage = usage
         self.complaint = complaint or self.message
 
 

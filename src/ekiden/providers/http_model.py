@@ -86,19 +86,16 @@ class HttpModel(ABC):
         NUL and lone surrogates in the text become U+FFFD: no database stores them as text.
 
         Raises:
-            AnswerInvalid: the body is no answer of a model server, streamed or plain; or the
-                model declines.
+            AnswerInvalid: the body is no answer of a model server, streamed or plain.
         """
         parts = read_body(raw.body, raw.content_type)
         model = parts.model or self._model
-        usage = self._usage(parts, model)
-        if parts.declined is not None:
-            raise AnswerInvalid(f"The model declines: {parts.declined}", usage=usage)
         return Answer(
             text=storable("".join(parts.text)),
+            declined=parts.declined,
             finish_reason=parts.finish_reason,
             model=model,
-            usage=usage,
+            usage=self._usage(parts, model),
             citations=parts.citations,
         )
 
@@ -223,11 +220,11 @@ class HttpModel(ABC):
     def _tell_whole(self, raw: RawAnswer, on_text: Callable[[str], None]) -> None:
         """Let ``on_text`` hear a server that does not stream: all at once, at the end."""
         try:
-            text = self.read(raw).text
+            read = self.read(raw)
         except AnswerInvalid:
             return  # not this method's to judge: the bytes go to the ledger first
-        if text:
-            on_text(text)
+        if read.text and read.declined is None:
+            on_text(read.text)
 
     def _usage(self, parts: Parts, model: str) -> Usage:
         return usage_of(

@@ -76,6 +76,7 @@ class Answer:
     model: str  # the model that answered, as it names itself
     usage: Usage = field(default_factory=Usage)
     citations: tuple[Citation, ...] = ()  # of a provider that searches, in its order
+    declined: str | None = None  # how the model declined to answer, if it did; paid for as well
 
 
 class Provider(Protocol):
@@ -124,8 +125,7 @@ class Provider(Protocol):
         """Understand a raw answer, fresh or from the ledger.
 
         Raises:
-            AnswerInvalid: the bytes are not what this provider's API promises, or the model
-                declines; the error has what it took all the same.
+            AnswerInvalid: the bytes are not what this provider's API promises.
         """
         ...
 

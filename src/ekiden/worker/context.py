@@ -43,7 +43,7 @@ from ekiden.providers.protocol import (
 )
 from ekiden.search.protocol import SearchEngine, Source
 from ekiden.store.ledger import Call, PaidAnswer
-from ekiden.worker.caller import Caller, note_answer, note_usage, plain
+from ekiden.worker.caller import Caller, note_answer, plain
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.leg import Leg
 from ekiden.worker.question import Question, canonical_ask, canonical_search
@@ -338,8 +338,6 @@ class StepContext:
             note_answer(call, read)
             value = question.understand(read)
         except AnswerInvalid as error:
-            if error.usage is not None:
-                note_usage(call, error.usage)
             call.outcome, call.error = CallOutcome.INVALID, plain(error.message)
             await self._ledger.settle(call)
             raise

@@ -58,6 +58,8 @@ class Question(Generic[T]):
         Raises:
             AnswerInvalid: it is not.
         """
+        if read.declined is not None:
+            raise AnswerInvalid(f"The model declines: {read.declined}")
         value: Any = read.text
         if self.adapter is not None:
             try:
