@@ -88,12 +88,13 @@ class Heart:
         """Begin; return after the first beat, or the first that failed."""
         self._outer = asyncio.get_running_loop()
         self._address = self._dsn()
-        self._begun = self._outer.create_future()
+        # Kept here as well: the thread forgets it, and may be quicker than this coroutine.
+        begun = self._begun = self._outer.create_future()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._live()), name="heart", daemon=True
         )
         self._thread.start()
-        await self._begun
+        await begun
 
     async def stop(self) -> None:
         """Stop and let the life sign go."""
