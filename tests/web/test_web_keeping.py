@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
@@ -27,6 +29,11 @@ async def mark(page: Page, part: str) -> None:
 async def replaced(page: Page, part: str) -> None:
     """Wait until a part is another than the one that was marked."""
     await page.wait_for_function("id => !document.getElementById(id).ofBefore", arg=part)
+
+
+async def ask(page: Page, selector: str, what: str) -> Any:
+    """Find and ask in one step: a locator's element may be replaced in between."""
+    return await page.evaluate(f"({what})(document.querySelector({json.dumps(selector)}))")
 
 
 @pytest.mark.parametrize("path", ["/", "/inbox"])
@@ -60,19 +67,19 @@ async def test_monitoring_keeps_what_is_open_scrolled_and_reached(site: Site, br
     page, wrong = await opened(browser, viewport=PHONE)
     await page.goto(f"{address}/monitoring")
     await page.locator("#chart-table > summary").click()
-    workers = page.get_by_role("group", name="Workers")
-    await workers.evaluate("e => { e.scrollLeft = 60; }")
+    table = '.scroll[aria-label="Workers"]'
+    workers = page.locator(table)
     summary = page.locator("#chart-table > summary")
     week = page.locator('.tabs a[href$="7d"]')
     for phase, reached in ((2, summary), (3, week), (4, workers)):
         await reached.focus()
-        await workers.evaluate("e => { e.scrollLeft = 60; }")
+        await ask(page, table, "e => { e.scrollLeft = 60; }")
         await mark(page, "list")
         await site.sessions.approve(session, actor="Mika")
         await site.until(session, phase=phase)
         await replaced(page, "list")
         await expect(page.locator("#chart-table")).to_have_attribute("open", "")
-        assert await workers.evaluate("e => e.scrollLeft") == 60
+        assert await ask(page, table, "e => e.scrollLeft") == 60
         await expect(reached).to_be_focused()
     assert wrong == []
 
@@ -87,18 +94,18 @@ async def test_the_time_line_and_its_table_keep_their_scroll_and_focus(
     page, wrong = await opened(browser, viewport=PHONE)
     await page.goto(f"{address}/sessions/{session}")
     await page.locator("#tasks-shown > summary").click()
-    scrolled = {"#waterfall": 120, "#tasks-shown .scroll": 50}
+    places = {"#waterfall": 120, "#tasks-shown .scroll": 50}
     link = page.locator("#tasks-shown tbody a").first
     await link.focus()
-    for place, left in scrolled.items():
-        await page.locator(place).evaluate("(e, left) => { e.scrollLeft = left; }", left)
+    for place, left in places.items():
+        await ask(page, place, f"e => {{ e.scrollLeft = {left}; }}")
     await mark(page, "time")
     await site.sessions.approve(session, actor="Mika")
     await site.until(session, phase=2)
     await replaced(page, "time")
     await expect(page.locator("#standing")).to_contain_text("One minute that changes the cup")
-    for place, left in scrolled.items():
-        assert await page.locator(place).evaluate("e => e.scrollLeft") == left
+    for place, left in places.items():
+        assert await ask(page, place, "e => e.scrollLeft") == left
     await expect(link).to_be_focused()
     assert wrong == []
 
@@ -155,27 +162,33 @@ async def test_who_reads_further_up_in_a_running_text_is_left_where_they_are(
     await page.goto(f"{address}/sessions/{session}")
     pane = page.locator(".said-text")
     await expect(pane).to_contain_text("line 599")
-    from_end = "e => e.scrollHeight - e.scrollTop - e.clientHeight"
-    assert await pane.evaluate(from_end) < 2  # who does not touch it reads along
-    await pane.evaluate("e => { e.scrollTop = 300; }")
-    top = (await pane.text_content() or "")[:200]
 
-    async def where() -> tuple[int, str]:
-        return await pane.evaluate("e => e.scrollTop"), (await pane.text_content() or "")[:200]
+    async def from_end() -> float:
+        return await ask(page, ".said-text", "e => e.scrollHeight - e.scrollTop - e.clientHeight")
 
+    async def where() -> list[object]:
+        return await ask(page, ".said-text", "e => [e.scrollTop, e.textContent.slice(0, 200)]")
+
+    async def go(top: int) -> None:
+        await ask(page, ".said-text", f"e => {{ e.scrollTop = {top}; }}")
+
+    assert await from_end() < 2  # who does not touch it reads along
+    await go(300)
+    left_at = await where()
+    assert left_at[0] == 300
     await mark(page, "top")
     await site.sessions.pause(session, actor="Mika")  # what runs ends; the page says that it pauses
     await replaced(page, "top")
-    assert await where() == (300, top)
+    assert await where() == left_at
     script.goes_on.set()
     await expect(pane).to_contain_text("more 199")
-    assert await where() == (300, top)
+    assert await where() == left_at
     # Back at the end, they read along again, through a change of the page as well.
-    await pane.evaluate("e => { e.scrollTop = e.scrollHeight; }")
+    await go(1_000_000)
     await mark(page, "top")
     await site.sessions.resume(session, actor="Mika")
     await replaced(page, "top")
-    assert await pane.evaluate(from_end) < 2
+    assert await from_end() < 2
     script.ends.set()
     await site.until(session, "COMPLETED")
     assert wrong == []

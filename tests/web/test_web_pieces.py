@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ekiden.core.records import ReviewLine
-from ekiden.store.pages import AttemptRow, TaskRow
+from ekiden.store.pages import AttemptRow, RecentTask, TaskRow
 from ekiden.web.changes import changes
+from ekiden.web.charts import throughput
 from ekiden.web.editing import Group, Leaf, edited, form_of
 from ekiden.web.forms import fields_of, read_form
 from ekiden.web.seal import LOGIN_SECONDS, Seal
@@ -376,3 +377,10 @@ def test_the_time_line_keeps_order_and_a_persons_hours_do_not_squeeze_seconds():
     assert lefts == sorted(lefts)
     assert line.rows[4].bars[0].width > 200  # five seconds of fifteen
     assert timeline([], [], [], [], waiting=None, ended=None, now=NOW) is None
+
+
+def test_what_ended_after_the_clock_was_read_is_drawn_as_of_now():
+    task = RecentTask(status="COMPLETED", ended_at=NOW + timedelta(milliseconds=3))
+    chart = throughput([task], NOW)
+    assert chart is not None
+    assert [b.completed for b in chart.bars] == [1]

@@ -44,13 +44,15 @@ def throughput(tasks: Sequence[RecentTask], now: datetime) -> Throughput | None:
     """Return the tasks that ended lately in at most forty bars up to ``now``."""
     if not tasks:
         return None
-    span = (now - min(t.ended_at for t in tasks)).total_seconds()
+    # What ended after ``now`` was read, as on the first page of all, ended just now.
+    ages = [max((now - t.ended_at).total_seconds(), 0.0) for t in tasks]
+    span = max(ages)
     seconds = next((s for s in _STEPS if span / s <= _BARS), _STEPS[-1])
     count = min(int(span // seconds) + 1, _BARS)
     counts = [[0, 0] for _ in range(count)]
-    for task in tasks:
-        back = int((now - task.ended_at).total_seconds() // seconds)
-        if 0 <= back < count:
+    for task, age in zip(tasks, ages, strict=True):
+        back = int(age // seconds)
+        if back < count:
             counts[count - 1 - back][task.status == TaskState.FAILED] += 1
     top = max(1, *(sum(pair) for pair in counts))
     width = WIDTH / count
