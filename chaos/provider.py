@@ -52,7 +52,7 @@ class Control:
     html200: float = 0.0  # a proxy's page with status 200
     delay_s: float = 0.3  # seconds
     stall_s: float = 3600.0  # seconds
-    retry_after_s: float = 0.2  # seconds
+    retry_after_s: float = 0.25  # seconds
     piece_s: float = 0.0  # seconds between two pieces of every answer
     fetchable: bool = True  # whether an answer can be fetched again by its id
 

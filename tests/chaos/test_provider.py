@@ -103,7 +103,7 @@ async def test_each_fault_is_what_it_is_called_and_is_in_the_log(
     with pytest.raises(error) as raised:
         model.read(await model.send(request()))
     if fault.startswith("busy429"):
-        assert raised.value.retry_after == (0.2 if fault == "busy429_retry_after" else None)
+        assert raised.value.retry_after == (0.25 if fault == "busy429_retry_after" else None)
     [ask] = asks_of(provider.entries(), {"k"})
     assert (ask.behaviour, ask.billed, ask.sent) == (fault, billed, False)
     provider.control(heal=True)
