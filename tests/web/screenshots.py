@@ -15,6 +15,8 @@ from pathlib import Path
 import structlog
 from playwright.async_api import Browser, async_playwright
 
+from ekiden.cli.tools import Commands
+from ekiden.config import load_settings
 from ekiden.errors import ModelUnavailable
 from ekiden.providers.protocol import ModelRequest
 from ekiden.store.embedded import EmbeddedServer
@@ -98,6 +100,7 @@ async def shoot(
         "monitoring": "/monitoring",
         "settings": "/settings",
         "missing": "/sessions/nowhere",
+        "login": made["login"],
         "gate": gate,
         "gate-trends": f"/sessions/{made['trends']}",
         "edit": f"{gate}/edit?phase=4",
@@ -122,7 +125,7 @@ async def shoot(
                     label = f"{name}-{language}-{scheme}-{width}"
                     if only and only not in label:
                         continue
-                    await page.goto(address + path)
+                    await page.goto(path if "://" in path else address + path)
                     await page.wait_for_timeout(250)
                     await page.screenshot(path=OUT / f"{label}.png", full_page=True)
                 await context.close()
@@ -132,8 +135,9 @@ async def take(dsn: str, only: str) -> None:
     """Seed a database and take the pictures."""
     await migrate(dsn)
     async with open_site(dsn) as site, async_playwright() as playwright:
-        address = await site.serve()
+        address = await site.serve(tools=Commands(load_settings(), []))
         made = await seed(site)
+        made["login"] = f"{await site.serve(api_key='the key of a picture')}/login"
         browser = await launch(playwright)
         await shoot(browser, address, made, site, only)
         await browser.close()

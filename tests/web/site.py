@@ -14,6 +14,7 @@ import httpx2
 
 from ekiden.api.app import Server, create_app
 from ekiden.api.settings import ApiSettings
+from ekiden.api.tools import Tools
 from ekiden.core.model import Options
 from ekiden.flows.registry import CompiledFlow
 from ekiden.flows.viral import viral
@@ -48,11 +49,12 @@ class Site:
         self._stack = stack
         self.servers: list[Server] = []
 
-    async def serve(self, *, port: int = 0, **settings: Any) -> str:
+    async def serve(self, *, port: int = 0, tools: Tools | None = None, **settings: Any) -> str:
         """Start a server; return its address."""
         doorbell = await self._stack.enter_async_context(Doorbell(lambda: self.dsn))
         taken = ApiSettings(port=port, **settings)
-        server = Server(create_app(self.sessions, doorbell=doorbell, settings=taken), taken)
+        app = create_app(self.sessions, doorbell=doorbell, settings=taken, tools=tools)
+        server = Server(app, taken)
         running = asyncio.create_task(server.serve())
         self.servers.append(server)
 
