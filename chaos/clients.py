@@ -119,8 +119,13 @@ class Clients:
     async def attend(self) -> None:
         """Approve what waits and resume what stopped, until cancelled."""
         while True:
-            with suppress(*TROUBLE):
+            try:
                 await self._look()
+            except TROUBLE:
+                pass
+            except Refused as refused:  # 503: the database went between the look and the deed
+                if refused.status < 500:
+                    raise
             await asyncio.sleep(_EVERY)
 
     async def _look(self) -> None:
