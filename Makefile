@@ -67,7 +67,7 @@ bench: $(READY)  ## against its peers and against the limit, in one run (about 2
 bench-handoff: $(READY)  ## the hand-off against the bare commit, in one run (3 minutes)
 	$(BIN)/python bench/handoff.py
 
-chaos: $(READY)  ## break everything, a thousand times and more, and judge (about 25 minutes; SEED=N)
+chaos: $(READY)  ## break everything, a thousand times and more, and judge (about 35 minutes; SEED=N)
 	$(BIN)/python -m chaos --page docs/reliability.md $(if $(SEED),--seed $(SEED))
 
 chaos-short: $(READY)  ## the same in small, in under four minutes
