@@ -40,8 +40,8 @@ async def test_every_line_of_an_attempt_says_whose_it_is(
     AttemptLog(TASK).begin()
     telemetry.emit("database_lost", error="password=hunter2hunter2", next_try_s=1)
     structlog.get_logger("a.flow").info("mine", step_of_mine=1)
-    logging.getLogger("a.library").error("theirs %d", 5)
-    logging.getLogger("a.library").info("of each request, not printed")
+    logging.getLogger("a.package").error("theirs %d", 5)
+    logging.getLogger("a.package").info("of each request, not printed")
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["event"] for line in lines] == [
         "database_lost", "database_lost", "mine", "theirs 5",
@@ -51,7 +51,7 @@ async def test_every_line_of_an_attempt_says_whose_it_is(
         assert WHERE.items() <= line.items()
         assert {"level", "timestamp"} <= set(line)
     assert lines[1]["error"] == "password=[redacted]"
-    assert lines[3]["logger"] == "a.library"
+    assert lines[3]["logger"] == "a.package"
 
 
 async def test_an_attempt_keeps_its_newest_lines(set_up: None):

@@ -28,8 +28,8 @@ class Spell(Phase):
 
     async def think(self, ctx: Context) -> Word:
         structlog.get_logger("a.flow").warning("spelling", attempt_says=ctx.attempt, key=KEY)
-        logging.getLogger("a.library").warning("odd: %s", "letters")
-        logging.getLogger("a.library").info("asked with %s", KEY)
+        logging.getLogger("a.package").warning("odd: %s", "letters")
+        logging.getLogger("a.package").info("asked with %s", KEY)
         return await ctx.ask(f"spell it, try {ctx.attempt}", Word, repairs=0)
 
     async def integrate(self, ctx: Context, plan: Word) -> str:
@@ -94,7 +94,7 @@ async def test_an_attempt_shows_its_worker_and_its_log_without_secrets(
         assert lines["spelling"]["attempt_says"] == attempt["number"]
         assert lines["spelling"]["key"] == "[redacted]"
         assert lines["odd: letters"]["level"] == "warning"
-        assert lines["asked with [redacted]"]["logger"] == "a.library"
+        assert lines["asked with [redacted]"]["logger"] == "a.package"
         end = "attempt_failed" if attempt["outcome"] == "FAILED" else "attempt_retried"
         assert end in lines
     assert KEY not in str(tried)
@@ -148,11 +148,11 @@ class Calm(Phase):
     """Tells what it does, and warns of nothing until the end"""
 
     async def think(self, ctx: Context) -> None:
-        logging.getLogger("a.library").info("thinking")
+        logging.getLogger("a.package").info("thinking")
 
     async def integrate(self, ctx: Context, plan: None) -> str:
-        logging.getLogger("a.library").info("two sources of three")
-        logging.getLogger("a.library").warning("the third did not answer")
+        logging.getLogger("a.package").info("two sources of three")
+        logging.getLogger("a.package").warning("the third did not answer")
         return "done"
 
 
