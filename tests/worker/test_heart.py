@@ -202,7 +202,10 @@ async def test_a_half_open_socket_is_noticed_and_nothing_is_missed(
 async def test_an_idle_worker_asks_next_to_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every statement of the worker's backends is seen, with the beat ten times as fast."""
+    """Every statement of the worker's backends is seen, with the beat ten times as fast.
+
+    Ended ones are counted: while one runs, its start is first that of Bind, then that of Execute.
+    """
     monkeypatch.setattr(heart_module, "BEAT", 1.2)
     asked: set[tuple[int, object, str]] = set()
     async with working(house.dsn, sums()):
@@ -210,12 +213,12 @@ async def test_an_idle_worker_asks_next_to_nothing(
         began = await house.pool.fetchval("SELECT clock_timestamp()")
         for _ in range(300):
             for row in await house.pool.fetch(
-                "SELECT pid, query_start, query FROM pg_stat_activity "
+                "SELECT pid, state_change, query FROM pg_stat_activity "
                 "WHERE application_name = 'ekiden' AND datname = current_database() "
-                "AND query_start > $1",
+                "AND state = 'idle' AND state_change > $1",
                 began,
             ):
-                asked.add((row["pid"], row["query_start"], row["query"][:60]))
+                asked.add((row["pid"], row["state_change"], row["query"][:60]))
             await asyncio.sleep(0.02)
         seconds = await house.pool.fetchval(
             "SELECT extract(epoch FROM clock_timestamp() - $1)", began
