@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ekiden.core.model import Review, Verb
+from ekiden.core.model import Budget, Review, Verb
 from ekiden.errors import ModelUnavailable
 from ekiden.providers import openai_compatible
 from ekiden.providers.models_by_place import Models
@@ -197,6 +197,40 @@ async def test_a_fallback_that_works_on_its_answer_burns_no_try(
         remote.stands = answered(TEXT)
         await house.until(session)
     assert remote.asked["made"] == 1
+
+
+@pytest.mark.usefixtures("one_look")
+async def test_while_a_fallback_works_on_its_answer_the_model_that_is_back_is_not_paid_as_well(
+    house: House, fake: FakeServer, remote: Remote
+):
+    remote.first = in_pieces(HALF)
+    back = ScriptedProvider([ModelUnavailable("down"), "It is back."])
+    background = BACKGROUND.provider(fake)
+    models = Models(back, build=lambda _name: background, fallback="openai:gpt-5-mini")
+    async with working(house.dsn, says(), models=models):
+        session = await house.begin("one")
+        await until(lambda: _looked(remote, 1))
+        remote.stands = answered(TEXT)
+        await house.until(session)
+    assert remote.asked["made"] == len(back.log) == 1
+    paid = await house.pool.fetch(
+        "SELECT provider, attempt, number FROM ekiden.calls WHERE outcome = 'ANSWERED'"
+    )
+    assert [tuple(call.values()) for call in paid] == [("openai", 1, 2)]
+
+
+@pytest.mark.usefixtures("one_look")
+async def test_what_a_call_that_is_parked_as_it_was_sent_may_cost_stays_reserved(
+    house: House, fake: FakeServer, remote: Remote, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(openai_compatible, "_FIRST_LOOK", 60.0)
+    remote.first = in_pieces(HALF)
+    options = replace(QUICK, budgets={0: Budget(max_tokens=10**6)})
+    async with working(house.dsn, says(), models=Models(BACKGROUND.provider(fake))):
+        await house.begin("one", options)
+        await until(lambda: _looked(remote, 1))
+        await until(lambda: _parked(house))
+    assert await house.pool.fetchval("SELECT count(*) FROM ekiden.reservations") == 1
 
 
 async def test_what_a_parked_call_may_cost_stays_reserved(

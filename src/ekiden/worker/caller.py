@@ -25,6 +25,7 @@ from ekiden.errors import (
     EkidenError,
     Interrupted,
     ModelUnavailable,
+    ModelBusy,
     NotNow,
     StepError,
     StillAnswering,
@@ -151,8 +152,11 @@ class Caller:
             begun = monotonic()
             try:
                 raw = await provider.fetch(started.answer_id)
-            except StillAnswering as still:
-                raise _waited(still, started.age) from still
+            except (ModelUnavailable, ModelBusy, NotNow) as error:
+                self._tried.remove(started.answer_id)  # nobody knows: it may be there next time
+                if isinstance(error, StillAnswering):
+                    raise _waited(error, started.age) from error
+                raise
             if raw is None:
                 continue
             telemetry.emit("answer_fetched", task=self._task.id, asked_in=started.attempt)

@@ -189,10 +189,19 @@ class StepContext:
         except StillAnswering:
             raise  # nobody else is paid meanwhile
         except (ModelUnavailable, ModelBusy, NotNow) as error:
-            other = self._models.fallback(flow=flow, phase=phase, step=step)
-            if other is None or (other.name, other.model) == (provider.name, provider.model):
+            other = self._fallback_of(provider)
+            if other is None:
                 raise
             if self._fetches_next(error):
+    def _fallback_of(self, provider: Provider) -> Provider | None:
+        """Return whom this step asks when it cannot ask ``provider``; None: nobody else."""
+        other = self._models.fallback(
+            flow=self._leg.flow.name, phase=self._task.phase, step=self._task.step
+        )
+        if other is None or (other.name, other.model) == (provider.name, provider.model):
+            return None
+        return other
+
                 raise  # it is paid for already
             telemetry.emit("fallback_asked", model=f"{other.name}:{other.model}", why=error.message)
             try:
@@ -267,7 +276,28 @@ class StepContext:
                 continue
         if (fetched := await self._caller.fetched(call, provider)) is not None:
             return (await self._understand(*fetched, provider, question),)
-        return None
+        return await self._begun_elsewhere(call, provider, question)
+
+    async def _begun_elsewhere(
+        self, call: Call, provider: Provider, question: Question[T]
+    ) -> tuple[T] | None:
+        """Return what the fallback was asked for while ``provider`` could not be.
+
+        Raises:
+            StillAnswering: it works on the answer; ``provider`` is not paid as well meanwhile.
+            AnswerInvalid: what was fetched is not what was asked for.
+        """
+        other = None if self._task.attempt == 1 else self._fallback_of(provider)
+        if other is None:
+            return None
+        begun = replace(call, provider=other.name, model=other.model)
+        try:
+            fetched = await self._caller.fetched(begun, other)
+        except StillAnswering:
+            raise
+        except (ModelError, NotNow):
+            return None  # nobody knows; it is looked for again before the fallback is asked anew
+        return None if fetched is None else (await self._understand(*fetched, other, question),)
 
     async def _repaired(
         self, call: Call, provider: Provider, question: Question[T]
