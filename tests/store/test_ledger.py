@@ -145,7 +145,19 @@ async def test_only_the_attempt_that_holds_its_task_may_begin_a_call(relay: Rela
         call(held.session_id, 2**60),
         call(held.session_id, held.id, number=2),
     ]
-    assert await ledger.are_payable(asked) == [False, True, False, False, True]
+    held_by = [standing.held for standing in await ledger.are_payable(asked)]
+    assert held_by == [False, True, False, False, True]
+
+
+async def test_a_call_that_begins_hears_whether_its_session_has_a_budget_by_now(relay: Relay):
+    ledger = Ledger(relay.pool, relay.dsn)
+    free, limited = await relay.started(), await relay.started()
+    asked = [call(task.session_id, task.id) for task in (limited, free)]
+    assert [s.budgeted for s in await ledger.are_payable(asked)] == [False, False]
+    await relay.pool.execute(
+        "INSERT INTO ekiden.budgets VALUES ($1, 2, NULL, 100)", limited.session_id
+    )
+    assert [s.budgeted for s in await ledger.are_payable(asked)] == [True, False]
 
 
 async def test_a_call_is_dated_from_how_long_it_took(relay: Relay):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from ekiden.core.model import Budget
+from ekiden.core.model import Budget, Review, Verb
+from ekiden.errors import NotNow
+from ekiden.flows.registry import CompiledFlow
+from ekiden.providers.models_by_place import Models
 from ekiden.store.budgets import Budgets
 from ekiden.store.ledger import Call, Ledger
 from tests.scripted import ScriptedProvider
-from tests.worker.relay import QUICK, House, working
-from tests.worker.streaming import only_task, says
+from tests.worker.relay import QUICK, House, asks, one_step, working
+from tests.worker.streaming import only_task, says, until
 
 LIMITED = replace(QUICK, budgets={0: Budget(max_cost_usd=Decimal("0.10"), max_tokens=100)})
 CALL, TOKENS = Decimal("0.06"), 60
@@ -114,3 +119,80 @@ async def test_room_to_think_is_reserved_as_well(house: House) -> None:
 
     assert await run(house, ScriptedProvider(["said"]), 3000) == "COMPLETED"
     assert await run(house, Thinking(["said"]), 3000) == "PAUSED"
+
+
+def asks_thrice() -> CompiledFlow:
+    """A flow whose one attempt asks three times."""
+
+    async def ask(ctx: Any) -> list[str]:
+        return [await ctx.ask(word, str) for word in ("first", "second", "third")]
+
+    return one_step(ask, "asks")
+
+
+@pytest.mark.parametrize("flow", [asks, asks_thrice], ids=["over steps", "in one attempt"])
+async def test_a_first_budget_holds_from_the_next_call_of_a_session_that_runs(
+    house: House, flow: Callable[[], CompiledFlow]
+) -> None:
+    gate = asyncio.Event()
+    provider = ScriptedProvider(lambda _request: '{"word": "said"}', gate=gate)
+
+    async def limit(session: str, most: int) -> None:
+        review = Review(verb=Verb.BUDGET, actor="me", phase=0, budget=Budget(max_tokens=most))
+        await house.sessions.reviews.take(session, review)
+
+    async with working(house.dsn, flow(), provider=provider):
+        session = await house.begin("asks")
+        await asyncio.wait_for(provider.arrived.wait(), 10)
+        await limit(session, 100)
+        gate.set()
+        assert (await house.until(session, "COMPLETED", "PAUSED"))["status"] == "PAUSED"
+        assert len(provider.log) == 1
+        await limit(session, 10_000)
+        await house.until(session)
+    assert len(provider.log) == 3
+    assert await house.pool.fetchval("SELECT count(*) FROM ekiden.reservations") == 2
+
+
+async def test_who_lost_its_task_while_it_reserved_asks_nothing(house: House) -> None:
+    provider = ScriptedProvider(lambda _request: "said")
+    options = replace(QUICK, budgets={0: Budget(max_tokens=10_000)})
+    async with working(house.dsn, says(), provider=provider):
+        async with house.pool.acquire() as peer, peer.transaction():
+            session = await house.begin("one", options, start=False)
+            await peer.execute("SELECT FROM ekiden.budgets FOR UPDATE")
+            await house.sessions.start(session)
+            await until(lambda: waits_for_a_lock(house))
+            await house.pool.execute("UPDATE ekiden.api_tasks SET attempt = attempt + 1")
+        await until(lambda: house.pool.fetchval("SELECT count(*) FROM ekiden.reservations"))
+    assert provider.log == []
+
+
+async def waits_for_a_lock(house: House) -> bool:
+    return bool(
+        await house.pool.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+    )
+
+
+async def test_a_call_that_was_not_sent_is_not_counted_while_the_fallback_answers(
+    house: House,
+) -> None:
+    busy = ScriptedProvider(lambda _request: NotNow("Its rate limit is used up."))
+    fallback = ScriptedProvider(lambda _request: '{"word": "said"}', model="fallback-1")
+    models = Models(busy, build=lambda _name: fallback, fallback="scripted:fallback-1")
+    # Room for what one call may take, and for what three did.
+    options = replace(QUICK, budgets={0: Budget(max_tokens=2000)})
+    async with working(house.dsn, asks(), models=models):
+        session = await house.begin("asks", options)
+        progress = await house.until(session, "COMPLETED", "PAUSED")
+    assert progress["status"] == "COMPLETED"
+    assert len(busy.log) == len(fallback.log) == 3
+    left = await house.pool.fetchval(
+        "SELECT count(*) FROM ekiden.reservations r WHERE NOT EXISTS"
+        " (SELECT FROM ekiden.calls c WHERE (c.task_id, c.attempt, c.number)"
+        " = (r.task_id, r.attempt, r.number))"
+    )
+    assert left == 0

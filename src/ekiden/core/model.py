@@ -170,7 +170,6 @@ class SessionData:
     feedback: Feedback | None = None  # what a person wants to be different this time
     model: str | None = None  # "provider:model" for this run of the phase
     variables: dict[str, Any] = field(default_factory=dict)  # of this run of the phase
-    budgeted: bool = False  # calls are reserved before they are made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,3 +46,10 @@ class Budgets:
                         phase, cost_usd, tokens,
                     )  # fmt: skip
         return stop
+
+    async def unreserve(self, call: Call) -> None:
+        """Take back what was reserved for a call that is not made after all."""
+        with translated(self._dsn):
+            await self._pool.execute(
+                sql("unreserve"), call.session_id, call.task_id, call.attempt, call.number
+            )

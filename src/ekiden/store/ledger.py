@@ -45,6 +45,14 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How the attempt stands that is about to make a call."""
+
+    held: bool  # it still has its task
+    budgeted: bool  # its session has a budget: what the call may cost is reserved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PaidAnswer:
     """An answer that an earlier attempt of the task has paid for."""
 
@@ -116,13 +124,13 @@ class Ledger:
         with translated(self._dsn):
             await self._pool.execute(sql("append_calls"), *_arrays(calls, columns))
 
-    async def are_payable(self, calls: Sequence[Call]) -> list[bool]:
-        """Return, in their order, whether each call's attempt still holds its task."""
+    async def are_payable(self, calls: Sequence[Call]) -> list[Standing]:
+        """Return, in their order, how each call's attempt stands."""
         with translated(self._dsn):
             rows = await self._pool.fetch(
                 sql("are_payable"), *_arrays(calls, ("task_id", "attempt"))
             )
-        return [row["held"] for row in rows]
+        return [Standing(**row) for row in rows]
 
     async def settle(self, calls: Sequence[Call]) -> None:
         """Record what became of answers once they were read, in one statement."""

@@ -281,5 +281,4 @@ def _session_data(row: asyncpg.Record) -> SessionData:
         else Feedback(note=row["note"], previous=row["previous"]),
         model=row["model"],
         variables=orjson.loads(row["variables"]),
-        budgeted=row["budgeted"],
     )

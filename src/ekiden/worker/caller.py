@@ -22,10 +22,11 @@ import orjson
 from ekiden import failpoint, telemetry, tracing
 from ekiden.core.model import CallOutcome, ClaimedTask
 from ekiden.errors import (
+    BudgetReached,
     EkidenError,
     Interrupted,
-    ModelUnavailable,
     ModelBusy,
+    ModelUnavailable,
     NotNow,
     StepError,
     StillAnswering,
@@ -34,8 +35,10 @@ from ekiden.providers.protocol import (
     Answer,
     KeepsAnswers,
     ModelRequest,
+    Priced,
     Provider,
     RawAnswer,
+    Thinks,
     Usage,
     storable,
 )
@@ -43,6 +46,7 @@ from ekiden.redaction import redact, redact_bytes
 from ekiden.store.ledger import Call, PaidAnswer
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.partial_writer import PartialStream
+from ekiden.worker.question import canonical_ask
 
 T = TypeVar("T")
 
@@ -59,7 +63,8 @@ class Caller:
         self._ledger = ledger
         self._calls = 0
         self._taken: list[int] = []  # answers of earlier attempts that this one has used
-        self._tried: list[str] = []  # answers it has tried to fetch
+        self._tried: list[str] = []  # ids of answers that it looks for no more
+        self._reserved: set[int] = set()  # calls that a budget was asked for
         self._looking = asyncio.Lock()  # two equal questions are two answers
         # What makes a call, and whether its sending is over: from there on nothing may be lost.
         self._making: dict[asyncio.Task[Any], asyncio.Event] = {}
@@ -199,6 +204,7 @@ class Caller:
 
         Raises:
             ModelError: no usable answer came.
+            BudgetReached: it would exceed a budget; it is not made.
         """
         stream = self._ledger.partials.open(call)
 
@@ -214,7 +220,10 @@ class Caller:
                 on_usage=lambda usage: note_usage(call, usage),
             )
 
-        return await self.make(call, send, understand, stream)
+        async def reserve() -> None:
+            await self._reserve(call, provider, request)
+
+        return await self.make(call, send, understand, stream, reserve)
 
     async def make(
         self,
@@ -222,15 +231,20 @@ class Caller:
         send: Callable[[], Awaitable[RawAnswer]],
         understand: Callable[[RawAnswer], Awaitable[T]],
         stream: PartialStream | None = None,
+        reserve: Callable[[], Awaitable[None]] | None = None,
     ) -> T:
         """Make a call: send, store what came, and return what ``understand`` makes of it.
+
+        Where the session has a budget, ``reserve`` comes first.
 
         Being cancelled stops the sending; an answer that has come is stored and read all the same.
 
         Raises:
             Interrupted: the attempt has lost its task, or its step is over; nothing was sent.
         """
-        await self._ledger.begin(call)
+        if await self._ledger.begin(call) and reserve is not None:
+            await reserve()
+            await self._ledger.begin(call)  # again: others that reserve may have taken long
         if self._ended:
             raise Interrupted(f"The step of attempt {call.attempt} is over: no call begins.")
         over = asyncio.Event()
@@ -246,6 +260,29 @@ class Caller:
             await asyncio.wait({making}, timeout=_KEEP)
             raise
         return making.result()
+
+    async def _reserve(self, call: Call, provider: Provider, request: ModelRequest) -> None:
+        """Reserve what the call may cost at most.
+
+        Raises:
+            BudgetReached: it would exceed a budget; it is not made.
+        """
+        asked = len(canonical_ask(request)) + len(request.said)
+        most = None
+        if isinstance(provider, Priced):
+            most = provider.most_it_costs(asked, request.max_tokens)
+        # A token stands for at least a byte or so of text; nobody's tokenizer makes more.
+        tokens = asked + (
+            provider.most_tokens(request.max_tokens)
+            if isinstance(provider, Thinks)
+            else request.max_tokens
+        )
+        self._reserved.add(call.number)
+        stop = await self._ledger.reserve(
+            call, phase=self._task.phase, cost_usd=most, tokens=tokens
+        )
+        if stop is not None:
+            raise BudgetReached(stop["message"], stop=stop)
 
     async def _traced(
         self,
@@ -282,6 +319,8 @@ class Caller:
             over.set()  # nothing was sent, so nothing is in the ledger
             if stream is not None:
                 self._ledger.partials.drop(stream)
+            if call.number in self._reserved:
+                await self._ledger.unreserve(call)
             raise
         except (Exception, asyncio.CancelledError) as error:
             over.set()

@@ -19,7 +19,6 @@ from ekiden.core.flow import Phase
 from ekiden.core.model import CallOutcome, ClaimedTask
 from ekiden.errors import (
     AnswerInvalid,
-    BudgetReached,
     FlowError,
     ModelBusy,
     ModelElsewhere,
@@ -32,15 +31,7 @@ from ekiden.errors import (
     StillAnswering,
 )
 from ekiden.providers.models_by_place import Models
-from ekiden.providers.protocol import (
-    GoesOn,
-    Message,
-    ModelRequest,
-    Priced,
-    Provider,
-    RawAnswer,
-    Thinks,
-)
+from ekiden.providers.protocol import GoesOn, Message, Provider, RawAnswer
 from ekiden.search.protocol import SearchEngine, Source
 from ekiden.store.ledger import Call, PaidAnswer
 from ekiden.worker.caller import Caller, note_answer, plain
@@ -193,15 +184,6 @@ class StepContext:
             if other is None:
                 raise
             if self._fetches_next(error):
-    def _fallback_of(self, provider: Provider) -> Provider | None:
-        """Return whom this step asks when it cannot ask ``provider``; None: nobody else."""
-        other = self._models.fallback(
-            flow=self._leg.flow.name, phase=self._task.phase, step=self._task.step
-        )
-        if other is None or (other.name, other.model) == (provider.name, provider.model):
-            return None
-        return other
-
                 raise  # it is paid for already
             telemetry.emit("fallback_asked", model=f"{other.name}:{other.model}", why=error.message)
             try:
@@ -210,6 +192,15 @@ class StepContext:
                 raise
             except (ModelUnavailable, ModelBusy, NotNow) as also:
                 raise error from also  # when to come back is up to the first
+
+    def _fallback_of(self, provider: Provider) -> Provider | None:
+        """Return whom this step asks when it cannot ask ``provider``; None: nobody else."""
+        other = self._models.fallback(
+            flow=self._leg.flow.name, phase=self._task.phase, step=self._task.step
+        )
+        if other is None or (other.name, other.model) == (provider.name, provider.model):
+            return None
+        return other
 
     def _fetches_next(self, error: StepError) -> bool:
         """Whether the next attempt, if there is one, may fetch the answer that broke off."""
@@ -242,8 +233,7 @@ class StepContext:
     async def _ask(self, provider: Provider, turns: list[Message], question: Question[T]) -> T:
         """Ask once: what was paid for is taken, what the provider keeps is fetched."""
         request = question.request(turns)
-        asked = canonical_ask(request)
-        call = self._caller.new("ask", provider.name, provider.model, asked)
+        call = self._caller.new("ask", provider.name, provider.model, canonical_ask(request))
         # Another attempt throws other dice; so do two equal questions of one attempt.
         request = replace(request, seed=self._task.attempt * 1000 + call.number - 1)
         had = await self._had(call, provider, question)
@@ -253,8 +243,6 @@ class StepContext:
             return had[0]
         if isinstance(provider, GoesOn) and provider.goes_on(request):
             request = replace(request, said=await self._caller.said_before(call))
-        if self._leg.budgeted:
-            await self._reserve(call, provider, request, len(asked) + len(request.said))
         return await self._caller.ask(
             call, provider, request, lambda raw: self._understand(call, raw, provider, question)
         )
@@ -330,29 +318,6 @@ class StepContext:
             body=answer.answer, status=answer.http_status, content_type=answer.content_type
         )
         return self._models.reader(answer.provider, answer.model, provider), raw
-
-    async def _reserve(
-        self, call: Call, provider: Provider, request: ModelRequest, asked: int
-    ) -> None:
-        """Reserve what the call may cost at most.
-
-        Raises:
-            BudgetReached: it would exceed a budget; it is not made.
-        """
-        most = None
-        if isinstance(provider, Priced):
-            most = provider.most_it_costs(asked, request.max_tokens)
-        # A token stands for at least a byte or so of text; nobody's tokenizer makes more.
-        tokens = asked + (
-            provider.most_tokens(request.max_tokens)
-            if isinstance(provider, Thinks)
-            else request.max_tokens
-        )
-        stop = await self._ledger.reserve(
-            call, phase=self._task.phase, cost_usd=most, tokens=tokens
-        )
-        if stop is not None:
-            raise BudgetReached(stop["message"], stop=stop)
 
     async def _understand(
         self, call: Call, raw: RawAnswer, provider: Provider, question: Question[T]

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ekiden.errors import DatabaseError, Interrupted
 from ekiden.store.budgets import Budgets
-from ekiden.store.ledger import Call, CutCall, Ledger, PaidAnswer, StartedCall
+from ekiden.store.ledger import Call, CutCall, Ledger, PaidAnswer, Standing, StartedCall
 from ekiden.worker.batcher import Batcher
 from ekiden.worker.partial_writer import PartialWriter
 from ekiden.worker.patience import patiently
@@ -39,7 +39,7 @@ class LedgerWriter:
         self._ledger = ledger
         self._budgets = budgets
         self.partials = PartialWriter(ledger.partials)
-        self._begun: Batcher[Call, bool] = Batcher(
+        self._begun: Batcher[Call, Standing] = Batcher(
             lambda batch: _write(batch, ledger.are_payable), limit=_BATCH, name="begun-calls"
         )
         self._calls: Batcher[Call, None] = Batcher(
@@ -67,16 +67,21 @@ class LedgerWriter:
         task.add_done_callback(self._made)
         return task
 
-    async def begin(self, call: Call) -> None:
+    async def begin(self, call: Call) -> bool:
         """Return once the database has said that the call's attempt still holds its task.
+
+        Returns:
+            Whether the session has a budget by now.
 
         Raises:
             Interrupted: it does not, so a peer may ask the same: nothing more is paid for here.
         """
-        if not await self._begun.put(call):
+        standing = await self._begun.put(call)
+        if not standing.held:
             raise Interrupted(
                 f"Attempt {call.attempt} no longer holds task {call.task_id}: no call begins."
             )
+        return standing.budgeted
 
     async def reserve(
         self, call: Call, *, phase: int, cost_usd: Decimal | None, tokens: int
@@ -86,6 +91,10 @@ class LedgerWriter:
             lambda: self._budgets.reserve(call, phase=phase, cost_usd=cost_usd, tokens=tokens),
             refusals=1,
         )
+
+    async def unreserve(self, call: Call) -> None:
+        """Take back what was reserved for a call that is not made after all."""
+        await patiently(lambda: self._budgets.unreserve(call), refusals=1)
 
     async def append(self, call: Call) -> None:
         """Return once the call is durable.

@@ -39,7 +39,6 @@ class Leg:
     plan: str | None = None
     found: list[str] | None = None  # None: not all of it is here, ask the database
     kept: frozenset[int] = frozenset()  # later phases whose output still holds
-    budgeted: bool = False
     run: Run = NO_RUN  # what people gave this run of the phase; mostly nothing
 
     @classmethod
@@ -55,7 +54,6 @@ class Leg:
             plan=data.plan,
             found=data.found,
             kept=data.kept,
-            budgeted=data.budgeted,
             run=Run(data.feedback, data.model, data.variables),
         )
 
@@ -85,7 +83,7 @@ class Leg:
         """Return the leg of what follows this task's completion."""
         following = Leg(
             self.flow, self.options, self.input, self.phase, self.generation, self.outputs,
-            self.plan, self.found, self.kept, self.budgeted, self.run,
+            self.plan, self.found, self.kept, self.run,
         )  # fmt: skip
         if transition.new_phase:
             # Copied: siblings' contexts may still read the old one.

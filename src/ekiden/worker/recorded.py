@@ -220,8 +220,9 @@ class Unwritten(LedgerWriter):
         """Run what makes a call."""
         return asyncio.create_task(making)
 
-    async def begin(self, call: Call) -> None:
-        """Let every call begin."""
+    async def begin(self, call: Call) -> bool:
+        """Let every call begin; nothing is spent."""
+        return False
 
     async def append(self, call: Call) -> None:
         """Forget a call."""

@@ -76,3 +76,8 @@ ORDER BY b.phase;
 INSERT INTO ekiden.reservations (session_id, task_id, attempt, number, phase, cost_usd, tokens)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (session_id, task_id, attempt, number) DO NOTHING;
+
+-- name: unreserve
+-- Takes back what was noted for a call that is not made after all: it was never sent.
+DELETE FROM ekiden.reservations
+WHERE session_id = $1 AND task_id = $2 AND attempt = $3 AND number = $4;

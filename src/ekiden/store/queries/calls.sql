@@ -21,9 +21,11 @@ FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::text[], $6::text
 ON CONFLICT (task_id, attempt, number, (answer IS NULL)) DO NOTHING;
 
 -- name: are_payable
--- Whether attempts still hold their tasks, so that each may begin a call; in the order asked. What is
--- left is the moment between this look and the call, in which a worker that lives may be given up.
-SELECT coalesce(t.attempt = asked.attempt AND t.status = 'RUNNING', false) AS held
+-- Whether attempts still hold their tasks, so that each may begin a call, and whether what it may cost
+-- is to be reserved; in the order asked. What is left is the moment between this look and the call, in
+-- which a worker that lives may be given up, or a first budget set.
+SELECT coalesce(t.attempt = asked.attempt AND t.status = 'RUNNING', false) AS held,
+       EXISTS (SELECT FROM ekiden.budgets b WHERE b.session_id = t.session_id) AS budgeted
 FROM unnest($1::bigint[], $2::int[]) WITH ORDINALITY AS asked(task_id, attempt, position)
 LEFT JOIN ekiden.api_tasks t ON t.id = asked.task_id
 ORDER BY asked.position;

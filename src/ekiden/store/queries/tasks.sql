@@ -49,8 +49,7 @@ SELECT s.id::text AS session_id, s.flow_id, s.phase, s.generation, s.input::text
        s.kept, s.gates::text, s.models::text, p.note, p.model, p.variables::text,
        (SELECT coalesce(r.output, t.result)::text
         FROM ekiden.revisions r LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id
-        WHERE r.id = p.previous) AS previous,
-       EXISTS (SELECT FROM ekiden.budgets b WHERE b.session_id = s.id) AS budgeted
+        WHERE r.id = p.previous) AS previous
 FROM ekiden.sessions s
 JOIN ekiden.phase_runs p
     ON p.session_id = s.id AND p.phase = s.phase AND p.generation = s.generation
