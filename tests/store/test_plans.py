@@ -114,7 +114,7 @@ async def test_what_workers_and_pages_ask_for_all_day_is_found_by_key(relay: Rel
         "load_sessions": (f"'{{{session[1:-1]}}}'", {"sessions_pkey", "api_tasks_of_session"}),
         "session_progress": (session, {"sessions_pkey", "api_tasks_of_session"}),
         "get_session": (session, {"sessions_pkey"}),
-        "are_payable": ("'{1}', '{1}'", {"api_tasks_pkey", "budgets_pkey"}),
+        "are_payable": ("'{1}', '{1}'", {"api_tasks_pkey"}),
     }
     for query, (arguments, expected) in asked.items():
         nodes = await plan_of(relay.connection, query, arguments)
