@@ -105,6 +105,25 @@ async def test_a_zombies_late_result_is_refused(relay: Relay):
     await relay.complete(advance(again))
 
 
+async def test_what_a_worker_that_is_gone_left_behind_is_seen_at_a_full_look(relay: Relay):
+    """A claim that was on its way when its worker was given up."""
+    gone = await relay.new_worker()
+    await relay.claim(await relay.session(), worker=gone)
+    await relay.workers.stop(gone)
+
+    async def deaths(*, full_look: bool) -> bool:
+        beat = await relay.workers.beat(
+            relay.worker, lease=LEASE, busy=0, state="ALIVE", full_look=full_look
+        )
+        return beat.deaths
+
+    assert not await deaths(full_look=False)
+    assert await deaths(full_look=True)
+    assert await relay.workers.dead() == {gone: True}
+    assert await rescue(relay, gone) == 1
+    assert not await deaths(full_look=True)
+
+
 async def test_a_rescue_takes_only_what_the_dead_worker_held(relay: Relay):
     dead = await relay.new_worker()
     mine, theirs = await relay.executing(2)

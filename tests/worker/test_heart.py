@@ -202,11 +202,12 @@ async def test_a_half_open_socket_is_noticed_and_nothing_is_missed(
 async def test_an_idle_worker_asks_next_to_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every statement of the worker's backends is seen, with the beat ten times as fast.
+    """Every statement of the worker's backends is seen, with its looks and beats much faster.
 
     Ended ones are counted: while one runs, its start is first that of Bind, then that of Execute.
     """
     monkeypatch.setattr(heart_module, "BEAT", 1.2)
+    monkeypatch.setattr(heart_module, "FULL_LOOK", 2.0)
     asked: set[tuple[int, object, str]] = set()
     async with working(house.dsn, sums()):
         await asyncio.sleep(2)  # the start is not idleness

@@ -22,7 +22,7 @@ class Beat:
 
     alive: bool  # False: it was declared lost and holds nothing any more
     due: bool  # a task of its flows waits in the queue
-    deaths: bool  # a peer seems to be dead
+    deaths: bool  # a peer seems to be dead, or left a task behind
     neighbour: int | None  # the peer whose life sign it shall wait on
     cancelled: dict[int, int]  # attempts it runs whose tasks a person cancelled
 
@@ -82,6 +82,7 @@ class Workers:
         state: str,
         flow_ids: Sequence[int] = (),
         running: Mapping[int, int] | None = None,
+        full_look: bool = False,
     ) -> Beat:
         """Give a sign of life and hear what this worker should know.
 
@@ -92,13 +93,15 @@ class Workers:
             state: ALIVE or DRAINING.
             flow_ids: the flows it claims.
             running: the attempts it runs, their numbers by task id.
+            full_look: whether to look for tasks of workers that are gone, too.
         """
         ids = list(running or ())
         numbers = list((running or {}).values())
         with translated(self._dsn):
             row = await self._pool.fetchrow(
-                sql("heartbeat"), worker_id, lease, busy, state, list(flow_ids), ids, numbers
-            )
+                sql("heartbeat"), worker_id, lease, busy, state, list(flow_ids), ids, numbers,
+                full_look,
+            )  # fmt: skip
         assert row is not None
         cancelled = {id_: (running or {})[id_] for id_ in row["cancelled"]}
         return Beat(

@@ -145,12 +145,14 @@ class Heart:
         while True:
             self._wake.clear()
             try:
+                full_look = monotonic() > full_look_at
                 async with asyncio.timeout(_ANSWER):
-                    beat = await self._ask(await self._connected())
+                    beat = await self._ask(await self._connected(), full_look=full_look)
+                if full_look:
+                    full_look_at = monotonic() + FULL_LOOK
                 pause, wait = 0.05, self._every
                 self._tell(self._on_beat, beat)
-                if beat.deaths or monotonic() > full_look_at:
-                    full_look_at = monotonic() + FULL_LOOK
+                if beat.deaths:
                     self._suspicion.set()
             except _TROUBLE as error:
                 wait = pause
@@ -165,7 +167,7 @@ class Heart:
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
 
-    async def _ask(self, connection: asyncpg.Connection) -> Beat:
+    async def _ask(self, connection: asyncpg.Connection, *, full_look: bool) -> Beat:
         pulse = self._pulse()
         asked = monotonic()
         if self._sign != pulse.worker_id:
@@ -180,6 +182,7 @@ class Heart:
             state=pulse.state,
             flow_ids=pulse.flow_ids,
             running=pulse.running,
+            full_look=full_look,
         )
         # From when we asked: PostgreSQL counts from later, so ours ends first.
         self._good_until = asked + self._lease.total_seconds()
@@ -263,7 +266,7 @@ class Heart:
             await asyncio.gather(waiting, moved, return_exceptions=True)
 
     async def _look_around(self) -> None:
-        """Look for the dead when a beat saw one, and now and then."""
+        """Look for the dead when a beat saw one."""
         while True:
             await self._suspicion.wait()
             self._suspicion.clear()

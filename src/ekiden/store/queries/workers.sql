@@ -58,10 +58,12 @@ SELECT pg_advisory_unlock_shared(hashtext('ekiden'), ($1::bigint % 2147483647)::
 -- name: heartbeat
 -- A worker's sign of life, and what it should know, in one transaction: it is all that an idle
 -- worker asks. $1 worker, $2 lease, $3 busy, $4 state, $5 its flows, $6 and $7 the tasks it runs and
--- their attempts. Rings the worker's own bell, which proves that its listener hears.
+-- their attempts, $8 whether it is time for a full look. Rings the worker's own bell, which proves
+-- that its listener hears.
 --   alive     false: it was declared lost meanwhile and must drop everything
 --   due       a task waits that nobody claimed: its bell was lost
---   deaths    a peer's lease is over or its life sign is gone
+--   deaths    a peer's lease is over or its life sign is gone; with $8 also: one that is gone holds a
+--             task all the same. That walks all sessions that can have tasks, so it is asked rarely
 --   neighbour the peer whose life sign this worker waits on: the next older, else the newest: a ring
 --   cancelled those of its tasks that a person cancelled. Not those a peer took over: their calls
 --             are paid for, so their answers shall still reach the ledger
@@ -83,7 +85,12 @@ SELECT EXISTS (SELECT FROM beaten) AS alive,
                              AND k.database = (SELECT oid FROM pg_database
                                                WHERE datname = current_database())
                              AND k.classid = (hashtext('ekiden')::bigint & 4294967295)::oid
-                             AND k.objid = (w.id % 2147483647)::oid))) AS deaths,
+                             AND k.objid = (w.id % 2147483647)::oid)))
+       OR $8 AND EXISTS (SELECT FROM ekiden.sessions s
+                         JOIN ekiden.api_tasks t ON t.session_id = s.id AND t.status = 'RUNNING'
+                         JOIN ekiden.workers w ON w.id = t.worker_id
+                                               AND w.state IN ('STOPPED', 'LOST')
+                         WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED')) AS deaths,
        (SELECT w.id FROM ekiden.workers w
         WHERE w.state IN ('ALIVE', 'DRAINING') AND w.life_sign AND w.id <> $1
         ORDER BY w.id > $1, w.id DESC LIMIT 1) AS neighbour,
