@@ -102,8 +102,9 @@ SELECT status, (SELECT count(*) FROM moved) AS changed FROM ekiden.sessions WHER
 -- Notes an approval that counts, where others are still needed.
 WITH reviewed AS (
     INSERT INTO ekiden.reviews (session_id, phase, generation, verb, revision_id, actor, comment,
-                                idempotency_key, passes)
-    SELECT id, phase, generation, 'approve', $2, $3, $4, $5, false FROM ekiden.sessions
+                                idempotency_key, waited, passes)
+    SELECT id, phase, generation, 'approve', $2, $3, $4, $5, ekiden.now() - waiting_since, false
+    FROM ekiden.sessions
     WHERE id = $1 AND status = 'AWAITING_REVIEW'
     RETURNING session_id, phase
 ), told AS (
@@ -147,11 +148,12 @@ WITH old AS MATERIALIZED (
         waiting_since = coalesce(s.waiting_since, ekiden.now()), updated_at = ekiden.now()
     FROM made m, old e WHERE s.id = m.session_id
     RETURNING s.id, m.phase, m.generation, m.id AS revision_id,
-              e.status <> 'AWAITING_REVIEW' OR e.phase <> m.phase AS opened
+              e.status <> 'AWAITING_REVIEW' OR e.phase <> m.phase AS opened,
+              ekiden.now() - e.waiting_since AS waited
 ), reviewed AS (
     INSERT INTO ekiden.reviews (session_id, phase, generation, verb, revision_id, actor, comment,
-                                idempotency_key)
-    SELECT id, phase, generation, 'edit', revision_id, $4, $5, $6 FROM moved
+                                idempotency_key, waited)
+    SELECT id, phase, generation, 'edit', revision_id, $4, $5, $6, waited FROM moved
 ), told AS (
     INSERT INTO ekiden.events (session_id, type, phase, data)
     SELECT id, 'output_edited', phase, json_build_object('actor', $4::text) FROM moved
