@@ -100,6 +100,17 @@ async def _approve(desk: Desk) -> Reviewed:
             return desk.done(status, following or gate["phase"], revision=gate["revision"])
 
 
+async def approve_unasked(connection: Any, session_id: str, actor: str) -> None:
+    """Approve what stands at a gate, for nobody decided in time and its flow wants that then.
+
+    To be called under the session's lock.
+    """
+    gate = await connection.fetchrow(sql("look_at_gate"), session_id)
+    said = "Nobody decided in time."
+    review = Review(verb=Verb.APPROVE, actor=actor, comment=said, timed_out=True)
+    await _approve(Desk(connection, session_id, gate, review))
+
+
 async def _edit(desk: Desk) -> Reviewed:
     desk.want(SessionEvent.EDIT)
     review = desk.review

@@ -1,6 +1,6 @@
 """Decisions of people, and what they look at before they decide.
 
-There is one way to decide, ``Reviews.take``, for the API, the pages, the command line and timers.
+There is one way to decide, ``Reviews.take``, for the API, the pages and the command line.
 Each decision is one transaction under the session's lock: look, let the machine and the gate's
 policy judge, do it, and leave a row in ``reviews``.
 """
@@ -41,7 +41,7 @@ class Reviews:
                 another decision; the message says what to do.
         """
         session_id = parse_session_id(session_id)
-        if review.actor in _RESERVED and not review.timed_out:
+        if review.actor in _RESERVED:
             raise InputInvalid(
                 f"{review.actor!r} is what approves by itself; use another name.",
                 [("actor", "is a reserved name")],
