@@ -345,18 +345,19 @@ SELECT v.id, v.phase, v.generation, v.step, v.verb, v.revision_id, v.actor, v.co
 FROM ekiden.reviews v WHERE v.session_id = $1 ORDER BY v.id;
 
 -- name: fork_session
--- A new session that shares the approved outputs of another one's phases up to $2, and begins with
--- what follows. Nothing is copied but what a person wrote; prune keeps the parent as long. A second
--- call with the same idempotency key ($6) changes nothing, and says whether the session that the key
--- stands for is the same fork.
+-- A new session that shares the approved outputs of another one's phases up to $2, as far as they hold,
+-- and begins with what follows. Nothing is copied but what a person wrote; prune keeps the parent as
+-- long. A second call with the same idempotency key ($6) changes nothing, and says whether the session
+-- that the key stands for is the same fork.
 WITH parent AS (
     SELECT s.id, s.flow_id, s.title, s.input::text, s.auto_steps, s.auto_phases, s.max_retries,
-           s.retry_delay, s.timeout, s.gates, s.models
+           s.retry_delay, s.timeout, s.gates, s.models, s.status, s.phase, s.kept
     FROM ekiden.sessions s WHERE s.id = $1
 ), shared AS MATERIALIZED (
     SELECT DISTINCT ON (r.phase) r.id, r.phase, r.author, r.task_id, r.output, r.comment
     FROM ekiden.revisions r JOIN parent p ON p.id = r.session_id
     WHERE r.phase <= $2 AND r.approved_at IS NOT NULL
+      AND (p.status = 'COMPLETED' OR r.phase < p.phase OR r.phase = ANY (p.kept))
     ORDER BY r.phase, r.generation DESC, r.number DESC
 ), made AS (
     INSERT INTO ekiden.sessions (flow_id, title, input, auto_steps, auto_phases, max_retries,
