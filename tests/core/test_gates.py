@@ -15,6 +15,7 @@ from ekiden.core.gates import (
     mode_of,
     next_phase,
     stale_after,
+    within_reach,
 )
 from ekiden.errors import FlowError
 
@@ -39,6 +40,14 @@ def test_the_next_phase_is_the_first_that_does_not_hold(phases, phase, kept):
     between = range(phase + 1, phases + 1 if following is None else following)
     assert all(n in kept for n in between)
     assert following is None or (following not in kept and phase < following <= phases)
+
+
+def test_what_comes_after_an_open_phase_is_out_of_reach_until_all_is_done():
+    def reach(*, completed):
+        return [n for n in range(1, 6) if within_reach(n, current=3, completed=completed)]
+
+    assert reach(completed=False) == [1, 2, 3]
+    assert reach(completed=True) == [1, 2, 3, 4, 5]
 
 
 def test_an_approval_passes_counts_or_is_refused():

@@ -11,10 +11,11 @@ import pytest
 
 from ekiden.core.histogram import GROWTH, PERCENTILE_ERROR, bucket_of
 from ekiden.core.metrics import Fact, Measure, Window, calls
+from ekiden.core.model import Budget, Review, Verb
 from ekiden.store import metrics as module
 from ekiden.store.connection import APPLICATION
 from ekiden.store.metrics import Metrics
-from tests.store.helpers import ERROR, Relay, advance, second
+from tests.store.helpers import ERROR, Relay, advance, finish, second
 from tests.store.test_plans import analyze, fill, indexes, plan_of, scanned_whole
 
 _NO_TIME = timedelta(0)
@@ -218,6 +219,29 @@ async def test_a_review_is_measured_from_its_gate(relay: Relay):
     (fact,) = [f for f in await counted(relay) if f.measure == Measure.HUMAN]
     assert (fact.phase, fact.outcome, fact.n) == (1, "approve", 1)
     assert fact.seconds == pytest.approx(3600, abs=20)
+
+
+async def test_only_what_a_session_waited_for_is_a_wait(relay: Relay):
+    reviews = relay.sessions.reviews
+    (task,) = await relay.executing(1)
+    session = task.session_id
+    budget = Review(verb=Verb.BUDGET, actor="me", budget=Budget(max_tokens=1000))
+    await reviews.take(session, budget)  # it runs: nothing waits for it
+    (integrate,) = await relay.complete(advance(task))
+    await relay.complete(finish(integrate))
+    edit = Review(verb=Verb.EDIT, actor="me", phase=1, output="better")
+    await reviews.take(session, edit)  # it is done: nor for this
+    assert count(await counted(relay), Measure.HUMAN) == 0
+    await relay.connection.execute(
+        "UPDATE ekiden.sessions SET waiting_since = waiting_since - interval '1 h'"
+    )
+    await reviews.take(session, edit)
+    await relay.sessions.approve(session, actor="me")
+    facts = {f.outcome: f for f in await counted(relay) if f.measure == Measure.HUMAN}
+    assert {verb: fact.n for verb, fact in facts.items()} == {"edit": 1, "approve": 1}
+    assert [f.seconds for f in facts.values()] == pytest.approx([3600, 3600], abs=20)
+    times = await reviews.waiting_times()
+    assert (times.waiting, times.decided) == (0, 2)
 
 
 async def test_minutes_and_hours_are_let_go_and_days_are_kept(relay: Relay):

@@ -186,7 +186,8 @@ class ReviewMachine(RuleBasedStateMachine):
 
     async def _decide(self, verb: Verb, phase: int | None, step: StepKind) -> None:
         walker = self.walker
-        before, runs = await walker.status(), await walker.runs()
+        session = await walker.relay.sessions.get(walker.session)
+        before, runs = SessionState(session.status), await walker.runs()
         review = Review(
             verb=verb, actor="me", comment="because", step=step, output="edited",
             phase=phase if verb in {Verb.EDIT, Verb.RERUN} else None,
@@ -201,6 +202,8 @@ class ReviewMachine(RuleBasedStateMachine):
             assert await walker.runs() == runs
             return
         assert allowed, f"{verb} was taken in {before}"
+        if verb in {Verb.EDIT, Verb.RERUN} and before is not SessionState.COMPLETED:
+            assert (phase or session.phase) <= session.phase, "what is open was jumped over"
         assert done.status == await walker.status()
         walker.seen[verb] += 1
         walker.seen[f"{verb} in {before}"] += 1
@@ -226,11 +229,15 @@ class ReviewMachine(RuleBasedStateMachine):
             assert await self.walker.status() == before
 
     async def _fork(self, phase: int) -> None:
-        reviews = self.walker.relay.sessions.reviews
+        sessions = self.walker.relay.sessions
+        session = await sessions.get(self.walker.session)
         try:
-            made, _ = await reviews.fork(self.walker.session, phase=phase, actor="me")
+            made, _ = await sessions.reviews.fork(session.id, phase=phase, actor="me")
         except Conflict:
             return
+        hold = {*range(1, session.phase), *session.kept}
+        if session.status != SessionState.COMPLETED:
+            assert {*range(1, phase + 1)} <= hold, "it shares what is to be made anew"
         self.walker.seen[f"fork after {phase}"] += 1
         await self._verified(made)
 

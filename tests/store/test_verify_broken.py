@@ -325,6 +325,23 @@ BROKEN = [
         ],
     ),
     (
+        "phases_begin_after_approval",
+        "an edit waited for its approval when the next began",
+        [
+            "INSERT INTO ekiden.revisions (session_id, phase, generation, number, author, output, "
+            "created_at) SELECT session_id, phase, generation, 2, 'me', '{}', created_at "
+            "FROM ekiden.revisions WHERE session_id = :done AND phase = 1",
+        ],
+    ),
+    (
+        "phases_begin_after_approval",
+        "the phase before was run again meanwhile",
+        [
+            "UPDATE ekiden.phase_runs SET started_at = started_at - interval '1 hour' "
+            "WHERE session_id = :rerun AND phase = 1",
+        ],
+    ),
+    (
         "calls_belong_to_attempts",
         "of an attempt that never was",
         ["UPDATE ekiden.calls SET attempt = 9 WHERE session_id = :asked AND attempt = 2"],

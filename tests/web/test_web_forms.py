@@ -187,6 +187,28 @@ async def test_typed_text_keeps_its_field_when_the_newer_version_has_none(
     assert (await person.send_form(form, url, base="")).status_code == 422
 
 
+async def test_what_comes_after_an_open_gate_is_neither_offered_nor_taken(
+    site: Site, person: Person
+):
+    await site.work()
+    session = await site.begin(auto_phases=True)
+    await site.until(session, "COMPLETED")
+    url = f"/sessions/{session}"
+    early = await person.get(f"{url}/rerun?lang=ja")
+    assert re.findall(r'name="phase" value="(\d)"', early.text) == ["1", "2", "3", "4", "5"]
+    first, *_ = await site.sessions.revisions(session)
+    edit = Review(verb=Verb.EDIT, actor="Ken", output=first.output, phase=1)
+    await site.sessions.reviews.take(session, edit)
+    shown = await person.get(f"{url}/rerun")
+    assert re.findall(r'name="phase" value="(\d)"', shown.text) == ["1"]
+    page = await person.get(url)
+    assert f"{url}/edit?phase=1" in page.text
+    assert f"{url}/rerun?phase=2" not in page.text
+    late = await person.send_form(early, f"{url}/rerun", phase="3", step="THINK")
+    assert late.status_code == 409
+    assert "先にフェーズ1を承認するか" in late.text
+
+
 async def test_a_drafts_mistake_does_not_take_over_what_somebody_saved_meanwhile(
     site: Site, person: Person
 ):

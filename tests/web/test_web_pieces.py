@@ -379,6 +379,21 @@ def test_the_time_line_keeps_order_and_a_persons_hours_do_not_squeeze_seconds():
     assert timeline([], [], [], [], waiting=None, ended=None, now=NOW) is None
 
 
+def test_an_edit_and_the_approval_after_it_share_one_wait():
+    tasks = [task(1, "THINK", 0, 10)]
+    reviews = [
+        ReviewLine(
+            id=n, phase=1, generation=1, step=None, verb=verb, revision_id=n, actor="me",
+            comment=None, passes=True, waited=timedelta(seconds=end - 10), created_at=at(end),
+        )
+        for n, (verb, end) in enumerate((("edit", 3610), ("edit", 5410)))
+    ]  # fmt: skip
+    line = timeline(tasks, [], [], reviews, waiting=(1, at(10)), ended=None, now=at(7210))
+    assert line is not None
+    assert [w.seconds for w in line.waits] == [3600, 1800, 1800]
+    assert line.person == 7200
+
+
 def test_what_ended_after_the_clock_was_read_is_drawn_as_of_now():
     task = RecentTask(status="COMPLETED", ended_at=NOW + timedelta(milliseconds=3))
     chart = throughput([task], NOW)

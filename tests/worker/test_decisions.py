@@ -121,6 +121,37 @@ async def test_going_back_runs_again_what_depended_on_it_and_keeps_the_rest(hous
     assert await table.cost() == 16 * PRICE
 
 
+async def test_an_open_gate_is_not_jumped_over(house: House):
+    provider = Priced(echo)
+    async with working(house.dsn, five(), provider=provider):
+        table = Table(house, await house.begin("five"), provider)
+
+        async def fork(phase: int) -> str:
+            reviews = house.sessions.reviews
+            made, _ = await reviews.fork(table.session, phase=phase, actor="ann")
+            return made
+
+        await table.done()
+        await table.decide(Verb.EDIT, phase=1, output={"text": "by hand"})
+        for at, later, shared in ((1, 3, 0), (2, 4, 1)):  # the fourth holds, and waits all the same
+            await table.at_gate(at)
+            for verb, of in ((Verb.RERUN, {}), (Verb.EDIT, {"output": {"text": "x"}})):
+                with pytest.raises(Conflict, match=f"is back at phase {at}, and phase") as caught:
+                    await table.decide(verb, phase=later, **of)
+                assert caught.value.kind == "later-phase"
+            await fork(shared)
+            for stale in range(shared + 1, 4):
+                with pytest.raises(Conflict, match="an approved output that holds"):
+                    await fork(stale)
+        await table.done()
+        await fork(4)
+        await table.decide(Verb.RERUN, phase=3)
+        await table.done()
+    asked = table.asked()
+    assert "plan 2 of by hand" in asked
+    assert asked.count("plan 3 of [make 2 of [plan 2 of by hand]]") == 2
+
+
 async def test_a_rerun_from_integrate_keeps_the_plan(house: House):
     provider = Priced(echo)
     async with working(house.dsn, five(First, Second, name="two"), provider=provider):

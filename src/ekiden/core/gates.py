@@ -154,6 +154,20 @@ def stale_after(reads: Mapping[int, Collection[int] | None], phase: int) -> set[
     return stale
 
 
+def within_reach(phase: int, *, current: int, completed: bool) -> bool:
+    """Return whether a person may edit or rerun a phase.
+
+    One that comes after the current phase may not: what is decided here may change what it is made
+    of.
+
+    Args:
+        phase: the one to change.
+        current: where the session is.
+        completed: whether it is done, and all its phases hold.
+    """
+    return completed or phase <= current
+
+
 def next_phase(phases: int, phase: int, kept: Collection[int] = ()) -> int | None:
     """Return the phase that runs after this one; None when all that follow are done.
 

@@ -11,7 +11,15 @@ from typing import Any, assert_never
 import asyncpg
 import orjson
 
-from ekiden.core.gates import Counts, Passes, Refused, judge_approval, next_phase, stale_after
+from ekiden.core.gates import (
+    Counts,
+    Passes,
+    Refused,
+    judge_approval,
+    next_phase,
+    stale_after,
+    within_reach,
+)
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import Budget, Review, Reviewed, SessionState, StepKind, Verb
 from ekiden.errors import Conflict, InputInvalid, NoGate, StaleRevision
@@ -61,6 +69,17 @@ class Desk:
                 f"you looked at {self.review.revision}. Look again, then decide."
             )
 
+    def want_reach(self, phase: int) -> None:
+        """Refuse to change a phase that comes after the one where the session is."""
+        current, completed = self.gate["phase"], self.status is SessionState.COMPLETED
+        if not within_reach(phase, current=current, completed=completed):
+            raise Conflict(
+                f"The session is back at phase {current}, and phase {phase} may depend on what "
+                f"becomes of that. Bring phase {current} through its gate first, or choose it or "
+                "one before.",
+                kind="later-phase", phase=phase, current=current,
+            )  # fmt: skip
+
     def done(self, status: str, phase: int, **of: Any) -> Reviewed:
         """Say what became of the session."""
         return Reviewed(status=status, phase=phase, **of)
@@ -100,12 +119,24 @@ async def _approve(desk: Desk) -> Reviewed:
             return desk.done(status, following or gate["phase"], revision=gate["revision"])
 
 
+async def approve_unasked(connection: Any, session_id: str, actor: str) -> None:
+    """Approve what stands at a gate, for nobody decided in time and its flow wants that then.
+
+    To be called under the session's lock.
+    """
+    gate = await connection.fetchrow(sql("look_at_gate"), session_id)
+    said = "Nobody decided in time."
+    review = Review(verb=Verb.APPROVE, actor=actor, comment=said, timed_out=True)
+    await _approve(Desk(connection, session_id, gate, review))
+
+
 async def _edit(desk: Desk) -> Reviewed:
     desk.want(SessionEvent.EDIT)
     review = desk.review
     runs = await desk.runs()
     run = _finished(desk, runs, review.phase or desk.gate["phase"])
     phase = run["phase"]
+    desk.want_reach(phase)
     if phase == desk.gate["phases"]:
         raise Conflict(
             f"Phase {phase} is the last one: no gate follows, and the drafts are made of it. "
@@ -158,6 +189,7 @@ async def _begin(desk: Desk, phase: int, step: StepKind, verb: Verb) -> Reviewed
     run = next((r for r in runs if r["phase"] == phase), None)
     if run is None:
         raise Conflict(f"Phase {phase} has not run yet, so it cannot run again.", kind="not-run")
+    desk.want_reach(phase)
     current = phase == desk.gate["phase"]
     desk.want_seen(desk.gate["revision"] if current else run["revision"])
     if step is not StepKind.THINK and not run["planned"]:

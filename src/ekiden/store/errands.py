@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
+from ekiden.core.gates import GateEnd
 from ekiden.store.connection import parse_session_id, translated
+from ekiden.store.decisions import approve_unasked
 from ekiden.store.queries import sql
 from ekiden.store.words import storable
 
@@ -17,6 +19,7 @@ EVENTS = (
     "session.waiting", "session.budget", "session.completed", "session.failed",
     "alert.raised", "alert.resolved",
 )  # fmt: skip
+_DEADLINE = "deadline"  # who approves or cancels when nobody did in time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +30,6 @@ class Errand:
     kind: str  # webhook, reminder or deadline
     session_id: str | None  # None: it is of an alert
     alert_id: int | None
-    phase: int | None
-    generation: int | None
     event: str  # what is told; for a deadline what then happens
     event_id: int | None
     attempt: int
@@ -108,18 +109,26 @@ class Errands:
     async def remind(self, errand: Errand) -> bool:
         """Tell of a gate again; False when it is not open any more."""
         with translated(self._dsn):
-            told = await self._pool.fetchval(
-                sql("remind_of_gate"), errand.session_id, errand.phase, errand.generation
-            )
-        return told is not None
+            return await self._pool.fetchval(sql("remind_of_gate"), errand.id) is not None
 
-    async def is_open(self, errand: Errand) -> bool:
-        """Return whether the session still stands at the gate that was meant."""
+    async def end_gate(self, errand: Errand) -> bool:
+        """Let a gate end as its flow says; False when it is not open any more.
+
+        It is looked at and ended under the session's lock: nobody decides in between.
+        """
+        assert errand.session_id is not None  # only a webhook can be of an alert
         with translated(self._dsn):
-            standing: bool = await self._pool.fetchval(
-                sql("gate_is_open"), errand.session_id, errand.phase, errand.generation
-            )
-        return standing
+            async with (
+                self._pool.acquire() as connection,
+                connection.transaction(isolation="read_committed"),
+            ):
+                await connection.execute(sql("lock_session"), errand.session_id)
+                is_open: bool = await connection.fetchval(sql("gate_is_open"), errand.id)
+                if is_open and errand.event == GateEnd.CANCEL:
+                    await connection.execute(sql("cancel_session"), errand.session_id, _DEADLINE)
+                elif is_open:
+                    await approve_unasked(connection, errand.session_id, _DEADLINE)
+        return is_open
 
     async def add_webhook(self, url: str, secret: str, events: Sequence[str]) -> int:
         """Tell this address of these events from now on; return the webhook's id."""

@@ -1,6 +1,6 @@
 """Decisions of people, and what they look at before they decide.
 
-There is one way to decide, ``Reviews.take``, for the API, the pages, the command line and timers.
+There is one way to decide, ``Reviews.take``, for the API, the pages and the command line.
 Each decision is one transaction under the session's lock: look, let the machine and the gate's
 policy judge, do it, and leave a row in ``reviews``.
 """
@@ -41,7 +41,7 @@ class Reviews:
                 another decision; the message says what to do.
         """
         session_id = parse_session_id(session_id)
-        if review.actor in _RESERVED and not review.timed_out:
+        if review.actor in _RESERVED:
             raise InputInvalid(
                 f"{review.actor!r} is what approves by itself; use another name.",
                 [("actor", "is a reserved name")],
@@ -173,8 +173,8 @@ class Reviews:
 
         Raises:
             NotFound: no such session.
-            Conflict: not all phases up to that one have an approved output, or none follows; or the
-                key was used to make another session.
+            Conflict: not all phases up to that one have an approved output that holds, or none
+                follows; or the key was used to make another session.
         """
         session_id = parse_session_id(session_id)
         with translated(self._dsn):
@@ -193,7 +193,8 @@ class Reviews:
                 row = await self._pool.fetchrow(sql("fork_session"), *values)
         if row is None:
             raise Conflict(
-                f"Session {session_id} has no approved output of every phase up to {phase}."
+                f"Not every phase of session {session_id} up to {phase} has an approved output "
+                "that holds. Decide on what is open first, or share fewer phases."
             )
         if not row["same"]:
             raise Conflict("This Idempotency-Key was used to make another session.")

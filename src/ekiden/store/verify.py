@@ -100,7 +100,7 @@ INVARIANTS = (
     Invariant("gates_are_passed_once", "sessions", "each run of a phase has one cause"),
     Invariant("forks_share_outputs", "phases", "what a fork shares is what its parent has"),
     Invariant("budgets_were_kept", "calls", "no call cost more than was reserved for it"),
-    Invariant("phases_begin_after_approval", "runs", "no task of a phase before the approval"),
+    Invariant("phases_begin_after_approval", "runs", "no phase before the one before is approved"),
     Invariant("calls_belong_to_attempts", "calls", "ledger and attempts agree"),
     Invariant("calls_have_one_answer", "calls", "a call is in the ledger once"),
     Invariant("answers_are_paid_once", "calls", "no attempt paid for what the ledger had"),

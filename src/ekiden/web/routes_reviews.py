@@ -16,6 +16,7 @@ from fastapi import APIRouter, Query, Response
 
 from ekiden.api.limits import INT64_MAX, parse_json
 from ekiden.api.problems import Refusal, invalid
+from ekiden.core.gates import within_reach
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import Budget, Review, SessionState, StepKind, Verb
 from ekiden.core.records import Session
@@ -232,6 +233,7 @@ async def _show_rerun(
 ) -> Response:
     session = await visit.here.sessions.get(session_id)
     begun = sorted({t.phase for t in await visit.pages.tasks(session.id)})
+    completed = session.status == SessionState.COMPLETED
     newest = {r.phase: r.id for r in await visit.pages.revisions(session.id)}
     return await visit.show(
         "rerun.html",
@@ -247,6 +249,7 @@ async def _show_rerun(
                 "stale": await _consequence(visit, session, number),
             }
             for number in begun
+            if within_reach(number, current=session.phase, completed=completed)
         ],
         chosen=phase or session.phase,
         told=told_of(visit, refused),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ekiden.core.gates import within_reach
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import SessionState, TaskState
 from ekiden.core.records import ReviewLine, Session
@@ -172,6 +173,11 @@ class SessionView:
     def may(self, event: str) -> bool:
         """Whether the machine allows this now: edit, rerun."""
         return session_after(SessionState(self.status), SessionEvent(event)) is not None
+
+    def may_change(self, phase: int) -> bool:
+        """Whether a phase can be edited or run again now."""
+        current, completed = self.progress["currentPhase"], self.status == SessionState.COMPLETED
+        return self.may("edit") and within_reach(phase, current=current, completed=completed)
 
     @property
     def waits_for(self) -> str:

@@ -165,12 +165,19 @@ def timeline(
 def _waits(
     reviews: Sequence[ReviewLine], waiting: tuple[int, datetime] | None, now: datetime
 ) -> Iterator[tuple[int, datetime, datetime]]:
-    """Yield the stretches in which the session waited for a decision, oldest first."""
+    """Yield the stretches in which the session waited for a decision, oldest first.
+
+    Who edits does not end the wait: each decision over it has the part since the one before.
+    """
+    decided: datetime | None = None
     for review in reviews:
         if review.waited is not None and review.waited.total_seconds() > 0:
-            yield review.phase, review.created_at - review.waited, review.created_at
+            begun = review.created_at - review.waited
+            yield review.phase, max(begun, decided or begun), review.created_at
+            decided = review.created_at
     if waiting is not None:
-        yield waiting[0], waiting[1], now
+        phase, begun = waiting
+        yield phase, max(begun, decided or begun), now
 
 
 def _critical(tasks: Sequence[TaskRow]) -> set[int]:

@@ -15,9 +15,8 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from ekiden import telemetry
-from ekiden.core.model import Review, Verb
 from ekiden.core.retry import GiveUp, decide_retry
-from ekiden.errors import Conflict, DatabaseError
+from ekiden.errors import DatabaseError
 from ekiden.store.doorbell import Doorbell
 from ekiden.store.errands import Errand, Errands
 from ekiden.store.sessions import Sessions
@@ -28,7 +27,6 @@ _HOLD = timedelta(seconds=60)  # how long a claimed errand is one worker's
 _SWEEP = 600.0  # seconds between looks that nothing asked for
 _TRIES = 12  # retries of a webhook: about half an hour with the base below
 _BASE = timedelta(seconds=5)
-_ACTOR = "deadline"  # who approves or cancels when nobody did in time
 
 
 async def when_due(doorbell: Doorbell, channel: str, work: Callable[[], Awaitable[float]]) -> None:
@@ -125,28 +123,8 @@ class ErrandRunner:
 
     async def _end(self, errand: Errand) -> None:
         """Let a gate end as its flow says, if it is still the one that was meant."""
-        done = "VOID"
-        if await self._errands.is_open(errand):
-            with suppress(Conflict):  # somebody decided this very moment
-                await self._decide(errand)
-                done = "DONE"
-        await self._errands.end(errand, done)
-
-    async def _decide(self, errand: Errand) -> None:
-        if errand.event == "cancel":
-            await self._sessions.cancel(_session_of(errand), actor=_ACTOR)
-            return
-        await self._sessions.reviews.take(
-            _session_of(errand),
-            Review(
-                verb=Verb.APPROVE,
-                actor=_ACTOR,
-                phase=errand.phase,
-                comment="Nobody decided in time.",
-                key=f"deadline-{errand.id}",
-                timed_out=True,
-            ),
-        )
+        ended = await self._errands.end_gate(errand)
+        await self._errands.end(errand, "DONE" if ended else "VOID")
 
 
 def _session_of(errand: Errand) -> str:

@@ -12,8 +12,7 @@ WITH due AS MATERIALIZED (
 UPDATE ekiden.errands e
 SET attempt = attempt + 1, available_at = ekiden.now() + $2
 FROM due WHERE e.id = due.id
-RETURNING e.id, e.kind, e.session_id::text, e.alert_id, e.phase, e.generation, e.event, e.event_id,
-          e.attempt, e.created_at,
+RETURNING e.id, e.kind, e.session_id::text, e.alert_id, e.event, e.event_id, e.attempt, e.created_at,
           (SELECT w.url FROM ekiden.webhooks w WHERE w.id = e.webhook_id AND w.stopped_at IS NULL) AS url,
           (SELECT w.secret FROM ekiden.webhooks w WHERE w.id = e.webhook_id) AS secret;
 
@@ -37,16 +36,21 @@ SELECT id, $2, $5, $6, $7 FROM ended
 RETURNING errand_id;
 
 -- name: remind_of_gate
--- Tells of a gate again, if it is still the one that was meant.
+-- Tells of the gate that an errand ($1) is of again, if it is open still.
 INSERT INTO ekiden.events (session_id, type, phase)
-SELECT id, 'gate_reminded', phase FROM ekiden.sessions
-WHERE id = $1 AND status = 'AWAITING_REVIEW' AND phase = $2 AND generation = $3
+SELECT s.id, 'gate_reminded', s.phase
+FROM ekiden.errands e JOIN ekiden.sessions s ON s.id = e.session_id
+WHERE e.id = $1 AND s.status = 'AWAITING_REVIEW' AND (s.phase, s.generation) = (e.phase, e.generation)
+  AND s.waiting_since <= e.created_at
 RETURNING id;
 
 -- name: gate_is_open
--- Whether a session still stands at this very gate.
-SELECT EXISTS (SELECT FROM ekiden.sessions
-               WHERE id = $1 AND status = 'AWAITING_REVIEW' AND phase = $2 AND generation = $3);
+-- Whether the gate that an errand ($1) is of is open still. One that was passed and is opened again is
+-- another: its session has waited only since then, and errands of its own are owed.
+SELECT EXISTS (
+    SELECT FROM ekiden.errands e JOIN ekiden.sessions s ON s.id = e.session_id
+    WHERE e.id = $1 AND s.status = 'AWAITING_REVIEW'
+      AND (s.phase, s.generation) = (e.phase, e.generation) AND s.waiting_since <= e.created_at);
 
 -- name: add_webhook
 -- Makes somebody known who wants to be told.

@@ -28,7 +28,7 @@ FROM ekiden.metric_watermark FOR UPDATE SKIP LOCKED;
 --   session  a COMPLETED session, from its creation
 --   call     a request to a model or a source
 --   token    a streamed call, from the request to the first text
---   human    a review, from when its session began to wait for it
+--   human    a review that its session waited for, from when it began to wait
 -- A call that broke off and whose answer was fetched later has two rows, and both may say what it
 -- took: the second adds only what the first did not have. The kind of an error is found without
 -- reading its JSON: one that PostgreSQL cannot read must not hold everything up. A source that says
@@ -116,20 +116,11 @@ WITH flow AS MATERIALIZED (
       AND c.first_token IS NOT NULL
     UNION ALL
     SELECT 'human', s.flow_id, r.phase, '', '', r.verb, date_bin('1 min', r.created_at, 'epoch'),
-           greatest(0, date_part('epoch', coalesce(r.waited, r.created_at - g.since, '0'))),
-           0, 0, 0, 0
+           greatest(0, date_part('epoch', r.waited)), 0, 0, 0, 0
     FROM ekiden.reviews r
     CROSS JOIN LATERAL (SELECT flow_id FROM ekiden.sessions WHERE id = r.session_id LIMIT 1) s
-    CROSS JOIN LATERAL (
-        SELECT max(seen.created_at) AS since
-        FROM (SELECT e.created_at FROM ekiden.events e
-              WHERE e.session_id = r.session_id AND e.type = 'gate_opened' AND e.phase = r.phase
-                AND e.created_at <= r.created_at
-              UNION ALL
-              SELECT b.created_at FROM ekiden.reviews b
-              WHERE b.session_id = r.session_id AND b.phase = r.phase AND b.id < r.id) seen
-    ) g
     WHERE r.created_at >= $1::timestamptz AND r.created_at < $2::timestamptz
+      AND r.waited IS NOT NULL
 ), together AS (
     SELECT minute, flow_id, phase, step, outcome, error,
            greatest(0, ceil(ln(greatest(run_s * 1000, 1)) / $3::float8))::smallint AS run,

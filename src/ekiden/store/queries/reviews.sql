@@ -102,8 +102,9 @@ SELECT status, (SELECT count(*) FROM moved) AS changed FROM ekiden.sessions WHER
 -- Notes an approval that counts, where others are still needed.
 WITH reviewed AS (
     INSERT INTO ekiden.reviews (session_id, phase, generation, verb, revision_id, actor, comment,
-                                idempotency_key, passes)
-    SELECT id, phase, generation, 'approve', $2, $3, $4, $5, false FROM ekiden.sessions
+                                idempotency_key, waited, passes)
+    SELECT id, phase, generation, 'approve', $2, $3, $4, $5, ekiden.now() - waiting_since, false
+    FROM ekiden.sessions
     WHERE id = $1 AND status = 'AWAITING_REVIEW'
     RETURNING session_id, phase
 ), told AS (
@@ -147,11 +148,12 @@ WITH old AS MATERIALIZED (
         waiting_since = coalesce(s.waiting_since, ekiden.now()), updated_at = ekiden.now()
     FROM made m, old e WHERE s.id = m.session_id
     RETURNING s.id, m.phase, m.generation, m.id AS revision_id,
-              e.status <> 'AWAITING_REVIEW' OR e.phase <> m.phase AS opened
+              e.status <> 'AWAITING_REVIEW' OR e.phase <> m.phase AS opened,
+              ekiden.now() - e.waiting_since AS waited
 ), reviewed AS (
     INSERT INTO ekiden.reviews (session_id, phase, generation, verb, revision_id, actor, comment,
-                                idempotency_key)
-    SELECT id, phase, generation, 'edit', revision_id, $4, $5, $6 FROM moved
+                                idempotency_key, waited)
+    SELECT id, phase, generation, 'edit', revision_id, $4, $5, $6, waited FROM moved
 ), told AS (
     INSERT INTO ekiden.events (session_id, type, phase, data)
     SELECT id, 'output_edited', phase, json_build_object('actor', $4::text) FROM moved
@@ -343,18 +345,19 @@ SELECT v.id, v.phase, v.generation, v.step, v.verb, v.revision_id, v.actor, v.co
 FROM ekiden.reviews v WHERE v.session_id = $1 ORDER BY v.id;
 
 -- name: fork_session
--- A new session that shares the approved outputs of another one's phases up to $2, and begins with
--- what follows. Nothing is copied but what a person wrote; prune keeps the parent as long. A second
--- call with the same idempotency key ($6) changes nothing, and says whether the session that the key
--- stands for is the same fork.
+-- A new session that shares the approved outputs of another one's phases up to $2, as far as they hold,
+-- and begins with what follows. Nothing is copied but what a person wrote; prune keeps the parent as
+-- long. A second call with the same idempotency key ($6) changes nothing, and says whether the session
+-- that the key stands for is the same fork.
 WITH parent AS (
     SELECT s.id, s.flow_id, s.title, s.input::text, s.auto_steps, s.auto_phases, s.max_retries,
-           s.retry_delay, s.timeout, s.gates, s.models
+           s.retry_delay, s.timeout, s.gates, s.models, s.status, s.phase, s.kept
     FROM ekiden.sessions s WHERE s.id = $1
 ), shared AS MATERIALIZED (
     SELECT DISTINCT ON (r.phase) r.id, r.phase, r.author, r.task_id, r.output, r.comment
     FROM ekiden.revisions r JOIN parent p ON p.id = r.session_id
     WHERE r.phase <= $2 AND r.approved_at IS NOT NULL
+      AND (p.status = 'COMPLETED' OR r.phase < p.phase OR r.phase = ANY (p.kept))
     ORDER BY r.phase, r.generation DESC, r.number DESC
 ), made AS (
     INSERT INTO ekiden.sessions (flow_id, title, input, auto_steps, auto_phases, max_retries,

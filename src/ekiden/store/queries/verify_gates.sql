@@ -111,18 +111,30 @@ SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violat
 FROM judged;
 
 -- name: verify_phases_begin_after_approval
--- No task of a phase was made before an output of the phase before was approved.
+-- No task of a phase was made before the output of each earlier one was approved: the newest revision
+-- that there was by then, of the newest run that was begun by then. So no phase is made of an output
+-- that is being made anew, or that still waits for a decision.
 WITH begun AS (
     SELECT session_id, phase, generation, min(created_at) AS at FROM ekiden.api_tasks
     WHERE phase > 1 AND ($1::uuid IS NULL OR session_id = $1)
     GROUP BY session_id, phase, generation
-), approved AS (
-    SELECT session_id, phase, min(approved_at) AS at FROM ekiden.revisions
-    WHERE approved_at IS NOT NULL AND ($1::uuid IS NULL OR session_id = $1)
-    GROUP BY session_id, phase
+), earlier AS (
+    SELECT b.session_id, b.phase, b.generation, b.at, p.phase AS of_phase, max(p.generation) AS run
+    FROM begun b JOIN ekiden.phase_runs p
+        ON p.session_id = b.session_id AND p.phase < b.phase AND p.started_at <= b.at
+    GROUP BY b.session_id, b.phase, b.generation, b.at, p.phase
+), stood AS (
+    SELECT DISTINCT ON (e.session_id, e.phase, e.generation, e.of_phase)
+           e.session_id, e.phase, e.generation, r.approved_at <= e.at AS approved
+    FROM earlier e JOIN ekiden.revisions r
+        ON r.session_id = e.session_id AND r.phase = e.of_phase AND r.generation = e.run
+       AND r.created_at <= e.at
+    ORDER BY e.session_id, e.phase, e.generation, e.of_phase, r.number DESC
 ), judged AS (
-    SELECT b.session_id, b.phase, b.generation, a.at <= b.at AS holds
-    FROM begun b LEFT JOIN approved a ON a.session_id = b.session_id AND a.phase = b.phase - 1
+    SELECT b.session_id, b.phase, b.generation,
+           count(*) FILTER (WHERE s.approved) = b.phase - 1 AS holds
+    FROM begun b LEFT JOIN stood s USING (session_id, phase, generation)
+    GROUP BY b.session_id, b.phase, b.generation
 )
 SELECT count(*) AS examined, count(*) FILTER (WHERE holds IS NOT TRUE) AS violations,
        (array_agg(concat_ws('/', session_id, phase, generation))
