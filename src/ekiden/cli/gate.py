@@ -13,8 +13,8 @@ from ekiden.cli import editing
 from ekiden.cli.compose import actor
 from ekiden.cli.view import View
 from ekiden.cli.words import readable
-from ekiden.core.model import Budget, Review, StepKind, Verb
-from ekiden.errors import EkidenError, InputInvalid
+from ekiden.core.model import Budget, Review, Reviewed, StepKind, Verb
+from ekiden.errors import Conflict, EkidenError, InputInvalid
 from ekiden.store.sessions import Sessions
 
 EXCERPT = 12  # lines of an output that is passed without asking
@@ -23,6 +23,8 @@ _AT_GATE = (
     "[a]pprove, [e]dit, [r]eject with a note, [g]o back and run again, "
     "[o]pen the whole output, [q]uit: "
 )
+# Refusals that no second try mends: the gate is for somebody else.
+_FOR_OTHERS = frozenset({"not-an-approver", "four-eyes", "approved-already"})
 
 
 class Gate:
@@ -39,10 +41,23 @@ class Gate:
         self._view = view
         self._session_id = session_id
 
-    async def take(self, verb: Verb, **of: Any) -> None:
+    async def take(self, verb: Verb, **of: Any) -> Reviewed:
         """Take a decision in the name of who runs this."""
         review = Review(verb=verb, actor=actor(), **of)
-        await self._sessions.reviews.take(self._session_id, review)
+        return await self._sessions.reviews.take(self._session_id, review)
+
+    async def approve(self, revision: int, comment: str | None = None) -> bool:
+        """Approve the revision that was looked at; False, and said, where others must."""
+        try:
+            done = await self.take(Verb.APPROVE, revision=revision, comment=comment)
+        except Conflict as refused:
+            if refused.kind not in _FOR_OTHERS:
+                raise
+            self._view.line(refused.message, "yellow")
+            return False
+        if done.missing:
+            self._view.line(f"Your approval counts; {done.missing} more must approve.", "yellow")
+        return not done.missing
 
     async def review(self, title: str, progress: dict[str, Any]) -> bool:
         """Show what waits at the gate and ask until something is decided; False to leave it."""
@@ -55,8 +70,8 @@ class Gate:
         while True:
             match await self._choose(_AT_GATE, "aeryogq"):
                 case "a" | "y":
-                    await self.take(Verb.APPROVE, revision=seen)
-                    return True
+                    if await self.approve(seen):
+                        return True
                 case "e":
                     if await self._edit(output, progress["currentPhase"], seen):
                         return True
