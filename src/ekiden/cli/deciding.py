@@ -43,7 +43,12 @@ def edit(
 
     if file is not None:
         keep(_read(file))
-    elif not editing.edit(output, what=f"The output of phase {number}", keep=keep):
+    elif not editing.edit(
+        output,
+        what=f"The output of phase {number}",
+        again=f"ekiden sessions edit {session_id} --phase {number}",
+        keep=keep,
+    ):
         typer.echo("Nothing was changed.")
 
 

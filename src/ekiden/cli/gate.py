@@ -149,12 +149,22 @@ class Gate:
             taking = self.take(Verb.EDIT, output=value, phase=phase, revision=seen)
             asyncio.run_coroutine_threadsafe(taking, loop).result()
 
-        what = f"The output of phase {phase}"
-        try:
-            return await asyncio.to_thread(editing.edit, output, what=what, keep=keep)
-        except EkidenError as error:
-            self._view.line(error.message, "yellow")
-            return False
+        def work() -> bool:
+            try:
+                return editing.edit(
+                    output,
+                    what=f"The output of phase {phase}",
+                    again=f"ekiden sessions edit {self._session_id} --phase {phase}",
+                    keep=keep,
+                )
+            except Conflict:
+                raise  # somebody else has decided meanwhile: look again
+            except EkidenError as error:
+                # Said in the editor's thread: Ctrl-C ends the waiting for it, not the editor.
+                self._view.line(error.message, "yellow")
+                return False
+
+        return await asyncio.to_thread(work)
 
     async def _go_back(self, progress: dict[str, Any]) -> bool:
         """Ask where to, say what that would touch, and do it."""
