@@ -13,6 +13,7 @@ from ekiden.cli import editing
 from ekiden.cli.compose import actor
 from ekiden.cli.view import View
 from ekiden.cli.words import readable
+from ekiden.core.budget import Limit, limit_of
 from ekiden.core.model import Budget, Review, Reviewed, StepKind, Verb
 from ekiden.errors import Conflict, EkidenError, InputInvalid
 from ekiden.store.sessions import Sessions
@@ -25,6 +26,11 @@ _AT_GATE = (
 )
 # Refusals that no second try mends: the gate is for somebody else.
 _FOR_OTHERS = frozenset({"not-an-approver", "four-eyes", "approved-already"})
+_HOW_MUCH = {
+    Limit.COST: "Raise it to how many US dollars in all?",
+    Limit.TOKENS: "Raise it to how many tokens in all?",
+    Limit.PRICE: "How many tokens instead, in all?",
+}
 
 
 class Gate:
@@ -102,20 +108,19 @@ class Gate:
         return True
 
     async def budget(self, progress: dict[str, Any]) -> bool:
-        """Ask for a higher budget."""
+        """Ask for more of what ran out; what else limits the session stays."""
         stop = progress["stop"] or {}
+        limit = limit_of(stop)
         self._view.line(progress["waitingFor"]["message"], "yellow")
-        money = stop.get("maxCostUsd") is not None
-        unit = "US dollars" if money else "tokens"
-        while said := await self._ask(f"Raise it to how many {unit} in all? (empty: leave it) "):
+        while said := await self._ask(f"{_HOW_MUCH[limit]} (empty: leave it) "):
             try:
-                new = Budget(max_cost_usd=Decimal(said)) if money else Budget(max_tokens=int(said))
-                if (new.max_cost_usd or new.max_tokens or 0) < 0:
-                    raise ValueError(said)  # noqa: TRY301 - told as what is no number is
+                new = _budget(said, limit)
             except (InvalidOperation, ValueError):
-                self._view.line(f"  {said!r} is no number of {unit}.", "yellow")
+                self._view.line(f"  {said!r} is no such number.", "yellow")
                 continue
-            await self.take(Verb.BUDGET, phase=stop.get("ofPhase", 0), budget=new)
+            # Where the price is not known, dollars would stop it again: tokens take their place.
+            keep = limit is not Limit.PRICE
+            await self.take(Verb.BUDGET, phase=stop.get("ofPhase", 0), budget=new, keep=keep)
             return True
         return False
 
@@ -206,6 +211,20 @@ class Gate:
             self._view.line("")
             return end
         return line.strip()
+
+
+def _budget(said: str, limit: Limit) -> Budget:
+    """Return the limit that somebody typed.
+
+    Raises:
+        ValueError: it is none; or InvalidOperation.
+    """
+    amount = Decimal(said) if limit is Limit.COST else Decimal(int(said))
+    if not amount.is_finite() or amount < 0:
+        raise ValueError(said)
+    if limit is Limit.COST:
+        return Budget(max_cost_usd=amount)
+    return Budget(max_tokens=int(amount))
 
 
 def _phases(numbers: list[int]) -> str:
