@@ -23,9 +23,13 @@ def _home() -> Path:
     return Path.home() / ".ekiden"
 
 
+def _env_file() -> dict[str, str | None]:
+    return dotenv_values(".env") if Path(".env").is_file() else {}
+
+
 def _by_place(prefix: str) -> dict[str, str]:
     """Return the variables that begin so, without that: their names say a flow, phase and step."""
-    given = {**(dotenv_values(".env") if Path(".env").is_file() else {}), **os.environ}
+    given = {**_env_file(), **os.environ}
     return {
         name.removeprefix(prefix): value.strip()
         for name, value in sorted(given.items())
@@ -221,10 +225,24 @@ class Settings(BaseSettings):
         )
 
 
-def variable_of(field: str) -> str:
-    """Return the environment variable a field is read from."""
+def variables_of(field: str) -> list[str]:
+    """Return the environment variables a field is read from, the one it is known by first."""
     alias = Settings.model_fields[field].validation_alias
-    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field.upper()
+    assert isinstance(alias, AliasChoices), field
+    return [str(name) for name in alias.choices]
+
+
+def variable_of(field: str) -> str:
+    """Return the environment variable a field is known by."""
+    return variables_of(field)[0]
+
+
+def origin_of(*variables: str) -> str:
+    """Return where the value of a setting with these names comes from."""
+    file = _env_file()
+    if any(os.environ.get(name) for name in variables):
+        return "environment"
+    return ".env" if any(file.get(name) for name in variables) else "default"
 
 
 @lru_cache(maxsize=1)

@@ -119,6 +119,19 @@ async def test_what_cannot_be_decided_is_refused_and_changes_nothing(
     }
 
 
+async def test_a_budget_is_the_new_one_as_a_whole(client: httpx2.AsyncClient, relay: Relay):
+    session = await at_gate(client, relay)
+    for budget, holds in (
+        ({"maxCostUsd": 0.5, "maxTokens": 70}, [(0.5, 70)]),
+        ({"maxTokens": 80}, [(None, 80)]),
+        ({}, []),
+    ):
+        set_ = await review(client, session, verb="budget", phase=0, budget=budget)
+        assert set_.status_code == 200
+        found = await relay.sessions.budgets.of(session.rpartition("/")[2])
+        assert [(b.max_cost_usd and float(b.max_cost_usd), b.max_tokens) for b in found] == holds
+
+
 async def test_a_decision_sent_again_with_its_key_is_done_once(
     client: httpx2.AsyncClient, relay: Relay
 ):

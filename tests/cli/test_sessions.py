@@ -95,6 +95,20 @@ async def test_doctor_says_where_settings_come_from_and_hides_secrets(
     assert {f["what"]: f["state"] for f in found["findings"]}["database"] == "ok"
 
 
+async def test_doctor_finds_a_setting_under_whatever_name_it_was_given(
+    program: Program, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("EKIDEN_MODEL_TOY_1=ollama:file\nGEMINI_API_KEY=other\n")
+    given = program.but(GOOGLE_API_KEY="s3cret", EKIDEN_MODEL_TOY="ollama:small")
+    found = (await given.run("doctor", "--json")).json["settings"]
+    origin = {s["name"]: (s["value"], s["from"]) for s in found}
+    assert origin["GEMINI_API_KEY"] == ("(set)", "environment")
+    assert origin["EKIDEN_MODEL_TOY"] == ("ollama:small", "environment")
+    assert origin["EKIDEN_MODEL_TOY_1"] == ("ollama:file", ".env")
+    assert origin["EKIDEN_FALLBACK_MODEL_*"] == ("(not set)", "default")
+    assert "EKIDEN_MODEL_*" not in origin
+
+
 async def test_doctor_exits_1_when_something_is_broken(program: Program) -> None:
     ended = await program.but(DATABASE_URL="postgresql://x:s3cret@127.0.0.1:1/x").run("doctor")
     assert ended.code == 1

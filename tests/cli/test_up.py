@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import urllib.error
@@ -123,6 +124,23 @@ async def test_up_brings_its_own_database_and_restarts_it(alone: Program) -> Non
         base = f"{url}/api/toy/cot-session"
         until(lambda: call(f"{base}/create", {"name": "x"})[0] == 201)
         assert up.end() == 0
+
+
+def database_of(url: str) -> str:
+    """Return the row of the settings page that says which database it is, and from where."""
+    with urllib.request.urlopen(f"{url}/settings", timeout=PATIENCE) as page:
+        row = re.search(r"<tr><td[^>]*>DATABASE_URL</td>.*?</tr>", page.read().decode())
+    assert row is not None
+    return row[0]
+
+
+async def test_the_settings_say_where_the_database_is_from(alone: Program, database: str) -> None:
+    with alone.but(WORKER_ENABLED="false").started("up", "--port", "0") as up:
+        assert "embedded database" in database_of(url_of(up))
+    (alone.folder / "out.txt").unlink()
+    (alone.folder / ".env").write_text(f"DATABASE_URL={database}\n")
+    with alone.but(WORKER_ENABLED="false").started("up", "--port", "0") as up:
+        assert ".env file" in database_of(url_of(up))
 
 
 async def test_without_workers_up_says_so(program: Program) -> None:

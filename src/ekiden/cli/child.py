@@ -11,6 +11,7 @@ from ekiden.errors import EkidenError
 
 SUPERVISOR = "EKIDEN_SUPERVISOR"  # its process number
 READY = "EKIDEN_READY_FD"  # where a child says that it is ready
+DATABASE_FROM = "EKIDEN_DATABASE_FROM"  # where the DATABASE_URL it gives comes from
 
 _PR_SET_PDEATHSIG = 1
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from datetime import timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from ekiden.cli.desk import told, with_sessions
 from ekiden.cli.words import camel, clean, one_line, table, to_json
 from ekiden.core.json_changes import Change
 from ekiden.core.json_changes import compare as differences
-from ekiden.core.model import Budget, Review, Reviewed, StepKind, Verb
+from ekiden.core.model import Review, Reviewed, StepKind, Verb
 from ekiden.errors import Conflict, EkidenError
 from ekiden.store.sessions import Sessions
 
@@ -38,12 +37,17 @@ def edit(
             verb=Verb.EDIT, actor=actor(), comment=comment, phase=number, revision=revision,
             output=value,
         )  # fmt: skip
-        _decide(session_id, review, f"Phase {number} has a new output. It waits for approval.",
-                machine=machine)  # fmt: skip
+        decide(session_id, review, f"Phase {number} has a new output. It waits for approval.",
+               machine=machine)  # fmt: skip
 
     if file is not None:
         keep(_read(file))
-    elif not editing.edit(output, what=f"The output of phase {number}", keep=keep):
+    elif not editing.edit(
+        output,
+        what=f"The output of phase {number}",
+        again=f"ekiden sessions edit {session_id} --phase {number}",
+        keep=keep,
+    ):
         typer.echo("Nothing was changed.")
 
 
@@ -81,7 +85,7 @@ def reject(
         verb=Verb.REJECT, actor=actor(), comment=note, model=model, variables=_variables(given),
         revision=revision,
     )  # fmt: skip
-    _decide(session_id, review, "Sent back. The phase runs again.", machine=machine)
+    decide(session_id, review, "Sent back. The phase runs again.", machine=machine)
 
 
 def rerun(
@@ -101,7 +105,7 @@ def rerun(
         verb=Verb.RERUN, actor=actor(), comment=note, phase=phase, step=StepKind(step.upper()),
         model=model, variables=_variables(given),
     )  # fmt: skip
-    _decide(session_id, review, "The phase runs again.", machine=machine)
+    decide(session_id, review, "The phase runs again.", machine=machine)
 
 
 def _variables(given: list[str]) -> dict[str, Any]:
@@ -118,23 +122,12 @@ def items(verb: str, session_id: str, *, comment: str | None, machine: bool) -> 
     """Decide over the items that failed."""
     text = {"accept": "Going on without what failed.", "retry": "What failed is tried again."}[verb]
     review = Review(verb=Verb(verb), actor=actor(), comment=comment)
-    _decide(session_id, review, text, machine=machine)
+    decide(session_id, review, text, machine=machine)
 
 
-def budget(
-    session_id: str, *, phase: int, max_cost: float | None, max_tokens: int | None, machine: bool
-) -> None:
-    """Set a budget."""
-    cost = None if max_cost is None else Decimal(str(max_cost))
-    review = Review(
-        verb=Verb.BUDGET, actor=actor(), phase=phase,
-        budget=Budget(max_cost_usd=cost, max_tokens=max_tokens),
-    )  # fmt: skip
-    text = "There is no budget any more." if cost is None and max_tokens is None else "Budget set."
-    _decide(session_id, review, text, machine=machine)
+def decide(session_id: str, review: Review, text: str, *, machine: bool) -> None:
+    """Take a decision, and say what it did."""
 
-
-def _decide(session_id: str, review: Review, text: str, *, machine: bool) -> None:
     async def act(sessions: Sessions) -> tuple[Reviewed, dict[str, Any]]:
         done = await sessions.reviews.take(session_id, review)
         return done, await sessions.progress(session_id)

@@ -103,7 +103,7 @@ def show(session_id: str, *, machine: bool) -> None:
         from ekiden.cli import showing
 
         typer.echo(f"\n{waiting['message']}")
-        for what in showing.WAYS_ON.get(waiting["kind"], ("resume {id}",)):
+        for what in showing.ways_on(progress) or ("resume {id}",):
             typer.echo(f"  ekiden {what.format(id=session.id)}")
 
 

@@ -7,7 +7,6 @@ import platform
 import shutil
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -15,10 +14,11 @@ from pydantic import SecretStr
 
 from ekiden import __version__
 from ekiden.cli import exits
+from ekiden.cli.child import DATABASE_FROM
 from ekiden.cli.compose import Database, build_models, provider_settings, run_async
 from ekiden.cli.finding import Finding
 from ekiden.cli.words import camel, clean, table, to_json
-from ekiden.config import Settings, load_settings, variable_of
+from ekiden.config import Settings, load_settings, origin_of, variables_of
 from ekiden.errors import EkidenError
 from ekiden.flows.registry import load_flows
 from ekiden.store.connection import address_of, open_pool
@@ -60,24 +60,26 @@ def configuration(settings: Settings) -> list[dict[str, str]]:
 
     A value that is not what the surroundings say comes from an option of the command.
     """
-    from dotenv import dotenv_values
-
     plain = load_settings()
-
-    file = dotenv_values(".env") if Path(".env").is_file() else {}
     told = []
     for field in Settings.model_fields:
-        name = variable_of(field)
-        if getattr(settings, field) != getattr(plain, field):
-            origin = "option"
-        elif os.environ.get(name):
-            origin = "environment"
-        elif file.get(name):
-            origin = ".env"
+        value, names = getattr(settings, field), variables_of(field)
+        changed = value != getattr(plain, field)
+        if isinstance(value, dict) and value:  # a setting by place: each has a variable of its own
+            prefix = names[0].removesuffix("*")
+            rows = [(prefix + place, of, [prefix + place]) for place, of in value.items()]
         else:
-            origin = "default"
-        told.append({"name": name, "value": _shown(name, getattr(settings, field)), "from": origin})
+            rows = [(names[0], value, names)]
+        told += [
+            {"name": name, "value": _shown(name, of), "from": "option" if changed else _from(known)}
+            for name, of, known in rows
+        ]
     return told
+
+
+def _from(variables: list[str]) -> str:
+    given = os.environ.get(DATABASE_FROM) if "DATABASE_URL" in variables else None
+    return given or origin_of(*variables)
 
 
 def _shown(name: str, value: Any) -> str:
@@ -88,11 +90,7 @@ def _shown(name: str, value: Any) -> str:
         return "(set)" if secret else "(not set)"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, dict):
-        return (
-            ", ".join(f"{name.removesuffix('*')}{k}={v}" for k, v in value.items()) or "(not set)"
-        )
-    return str(value) or "(not set)"
+    return "(not set)" if value in ("", {}) else str(value)
 
 
 # -- the machine ----------------------------------------------------------------------------------

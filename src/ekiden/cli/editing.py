@@ -40,39 +40,57 @@ def editor() -> list[str]:
     raise EkidenError("There is no editor. Name one: export EDITOR=nano")
 
 
-def edit(value: Any, *, what: str, keep: Callable[[Any], None]) -> bool:
+def edit(value: Any, *, what: str, again: str, keep: Callable[[Any], None]) -> bool:
     """Open a value in the editor and keep what comes back; reopen it while it does not fit.
 
     Args:
         value: JSON.
         what: how people call it.
+        again: the command that takes what was typed from a file (``--file``).
         keep: stores the new value.
 
     Returns:
         Whether anything was kept: not when it was left unchanged or emptied.
 
     Raises:
-        EkidenError: the editor could not be run; what was typed is in the file it names.
+        EkidenError: the editor or ``keep`` failed; what was typed is in the file it names.
     """
+    before = json.dumps(value, ensure_ascii=False, indent=2).encode()
     with tempfile.TemporaryDirectory(prefix="ekiden-") as folder:
         file = Path(folder) / "output.json"
-        text, problems = json.dumps(value, ensure_ascii=False, indent=2), ""
-        before = text
-        while True:
-            file.write_text(_HELP.format(what=what) + problems + text + "\n", "utf-8")
-            _run(file)
-            text = _without_comments(file.read_text("utf-8"))
-            if not text or text == before:
-                return False
-            try:
-                keep(json.loads(text))
-            except ValueError as error:
-                problems = _WRONG.format(problems=f"#   it is not JSON: {error}")
-            except InputInvalid as error:
-                lines = [f"#   {name or 'it'}: {said}" for name, said in error.problems]
-                problems = _WRONG.format(problems="\n".join(lines) or f"#   {error.message}")
-            else:
-                return True
+        try:
+            return _until_it_fits(file, before, what, keep)
+        except (Exception, KeyboardInterrupt) as error:
+            typed = _without_comments(file.read_bytes()) if file.exists() else b""
+            if typed in {b"", before}:
+                raise
+            name = _saved(typed)
+            kept = f"What you typed is in {name}. Go on with it: {again} --file {shlex.quote(name)}"
+            if not isinstance(error, EkidenError):
+                why = str(error) or type(error).__name__
+                raise EkidenError(f"{what} was not stored: {why}. {kept}") from error
+            error.args = (f"{error.message} {kept}",)
+            raise
+
+
+def _until_it_fits(file: Path, before: bytes, what: str, keep: Callable[[Any], None]) -> bool:
+    # Bytes, as the editor wrote them: text would be split where JSON is not, as at U+2028.
+    text, problems = before, ""
+    while True:
+        file.write_bytes((_HELP.format(what=what) + problems).encode() + text + b"\n")
+        _run(file)
+        text = _without_comments(file.read_bytes())
+        if not text or text == before:
+            return False
+        try:
+            keep(json.loads(text))
+        except ValueError as error:
+            problems = _WRONG.format(problems=f"#   it is not JSON: {error}")
+        except InputInvalid as error:
+            lines = [f"#   {name or 'it'}: {said}" for name, said in error.problems]
+            problems = _WRONG.format(problems="\n".join(lines) or f"#   {error.message}")
+        else:
+            return True
 
 
 def _run(file: Path) -> None:
@@ -85,5 +103,13 @@ def _run(file: Path) -> None:
         raise EkidenError(f"The editor {command[0]!r} ended with code {code}; nothing was changed.")
 
 
-def _without_comments(text: str) -> str:
-    return "\n".join(line for line in text.splitlines() if not line.startswith("#")).strip()
+def _without_comments(text: bytes) -> bytes:
+    return b"\n".join(line for line in text.splitlines() if not line.startswith(b"#")).strip()
+
+
+def _saved(typed: bytes) -> str:
+    """Write it to a file that stays; return its name."""
+    descriptor, name = tempfile.mkstemp(prefix="ekiden-", suffix=".json")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(typed + b"\n")
+    return name

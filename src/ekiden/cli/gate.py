@@ -13,8 +13,9 @@ from ekiden.cli import editing
 from ekiden.cli.compose import actor
 from ekiden.cli.view import View
 from ekiden.cli.words import readable
-from ekiden.core.model import Budget, Review, StepKind, Verb
-from ekiden.errors import EkidenError, InputInvalid
+from ekiden.core.budget import Limit, limit_of
+from ekiden.core.model import Budget, Review, Reviewed, StepKind, Verb
+from ekiden.errors import Conflict, EkidenError, InputInvalid
 from ekiden.store.sessions import Sessions
 
 EXCERPT = 12  # lines of an output that is passed without asking
@@ -23,6 +24,13 @@ _AT_GATE = (
     "[a]pprove, [e]dit, [r]eject with a note, [g]o back and run again, "
     "[o]pen the whole output, [q]uit: "
 )
+# Refusals that no second try mends: the gate is for somebody else.
+_FOR_OTHERS = frozenset({"not-an-approver", "four-eyes", "approved-already"})
+_HOW_MUCH = {
+    Limit.COST: "Raise it to how many US dollars in all?",
+    Limit.TOKENS: "Raise it to how many tokens in all?",
+    Limit.PRICE: "How many tokens instead, in all?",
+}
 
 
 class Gate:
@@ -39,10 +47,23 @@ class Gate:
         self._view = view
         self._session_id = session_id
 
-    async def take(self, verb: Verb, **of: Any) -> None:
+    async def take(self, verb: Verb, **of: Any) -> Reviewed:
         """Take a decision in the name of who runs this."""
         review = Review(verb=verb, actor=actor(), **of)
-        await self._sessions.reviews.take(self._session_id, review)
+        return await self._sessions.reviews.take(self._session_id, review)
+
+    async def approve(self, revision: int, comment: str | None = None) -> bool:
+        """Approve the revision that was looked at; False, and said, where others must."""
+        try:
+            done = await self.take(Verb.APPROVE, revision=revision, comment=comment)
+        except Conflict as refused:
+            if refused.kind not in _FOR_OTHERS:
+                raise
+            self._view.line(refused.message, "yellow")
+            return False
+        if done.missing:
+            self._view.line(f"Your approval counts; {done.missing} more must approve.", "yellow")
+        return not done.missing
 
     async def review(self, title: str, progress: dict[str, Any]) -> bool:
         """Show what waits at the gate and ask until something is decided; False to leave it."""
@@ -55,8 +76,8 @@ class Gate:
         while True:
             match await self._choose(_AT_GATE, "aeryogq"):
                 case "a" | "y":
-                    await self.take(Verb.APPROVE, revision=seen)
-                    return True
+                    if await self.approve(seen):
+                        return True
                 case "e":
                     if await self._edit(output, progress["currentPhase"], seen):
                         return True
@@ -87,20 +108,19 @@ class Gate:
         return True
 
     async def budget(self, progress: dict[str, Any]) -> bool:
-        """Ask for a higher budget."""
+        """Ask for more of what ran out; what else limits the session stays."""
         stop = progress["stop"] or {}
+        limit = limit_of(stop)
         self._view.line(progress["waitingFor"]["message"], "yellow")
-        money = stop.get("maxCostUsd") is not None
-        unit = "US dollars" if money else "tokens"
-        while said := await self._ask(f"Raise it to how many {unit} in all? (empty: leave it) "):
+        while said := await self._ask(f"{_HOW_MUCH[limit]} (empty: leave it) "):
             try:
-                new = Budget(max_cost_usd=Decimal(said)) if money else Budget(max_tokens=int(said))
-                if (new.max_cost_usd or new.max_tokens or 0) < 0:
-                    raise ValueError(said)  # noqa: TRY301 - told as what is no number is
+                new = _budget(said, limit)
             except (InvalidOperation, ValueError):
-                self._view.line(f"  {said!r} is no number of {unit}.", "yellow")
+                self._view.line(f"  {said!r} is no such number.", "yellow")
                 continue
-            await self.take(Verb.BUDGET, phase=stop.get("ofPhase", 0), budget=new)
+            # Where the price is not known, dollars would stop it again: tokens take their place.
+            keep = limit is not Limit.PRICE
+            await self.take(Verb.BUDGET, phase=stop.get("ofPhase", 0), budget=new, keep=keep)
             return True
         return False
 
@@ -134,12 +154,22 @@ class Gate:
             taking = self.take(Verb.EDIT, output=value, phase=phase, revision=seen)
             asyncio.run_coroutine_threadsafe(taking, loop).result()
 
-        what = f"The output of phase {phase}"
-        try:
-            return await asyncio.to_thread(editing.edit, output, what=what, keep=keep)
-        except EkidenError as error:
-            self._view.line(error.message, "yellow")
-            return False
+        def work() -> bool:
+            try:
+                return editing.edit(
+                    output,
+                    what=f"The output of phase {phase}",
+                    again=f"ekiden sessions edit {self._session_id} --phase {phase}",
+                    keep=keep,
+                )
+            except Conflict:
+                raise  # somebody else has decided meanwhile: look again
+            except EkidenError as error:
+                # Said in the editor's thread: Ctrl-C ends the waiting for it, not the editor.
+                self._view.line(error.message, "yellow")
+                return False
+
+        return await asyncio.to_thread(work)
 
     async def _go_back(self, progress: dict[str, Any]) -> bool:
         """Ask where to, say what that would touch, and do it."""
@@ -181,6 +211,20 @@ class Gate:
             self._view.line("")
             return end
         return line.strip()
+
+
+def _budget(said: str, limit: Limit) -> Budget:
+    """Return the limit that somebody typed.
+
+    Raises:
+        ValueError: it is none; or InvalidOperation.
+    """
+    amount = Decimal(said) if limit is Limit.COST else Decimal(int(said))
+    if not amount.is_finite() or amount < 0:
+        raise ValueError(said)
+    if limit is Limit.COST:
+        return Budget(max_cost_usd=amount)
+    return Budget(max_tokens=int(amount))
 
 
 def _phases(numbers: list[int]) -> str:

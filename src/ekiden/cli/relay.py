@@ -15,7 +15,6 @@ from ekiden.cli.follow import Follower, is_at_rest
 from ekiden.cli.gate import Gate
 from ekiden.cli.view import View
 from ekiden.cli.words import readable
-from ekiden.core.model import Verb
 from ekiden.errors import Conflict
 from ekiden.store.sessions import Sessions
 from ekiden.worker.worker import Worker
@@ -76,9 +75,10 @@ class Relay:
         if kind != "review":
             return False  # money and failures are decided by people
         shown = list(readable(await self._gate.output(progress)))
+        # The revision that is shown, and no other.
+        if not await self._gate.approve(progress["revision"], "--auto-approve"):
+            return False
         self._gate.excerpt(f"{_title(progress)} — passed (--auto-approve)", shown)
-        # The revision that was shown, and no other.
-        await self._gate.take(Verb.APPROVE, comment="--auto-approve", revision=progress["revision"])
         return True
 
     async def _asked(self, kind: str, progress: dict[str, Any]) -> bool:

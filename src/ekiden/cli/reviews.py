@@ -96,19 +96,40 @@ def retry(session_id: SessionId, comment: Comment = None, json: Json = False) ->
     deciding.items("retry", session_id, comment=comment, machine=json)
 
 
-def budget(
+def budget(  # noqa: PLR0917 - typer calls it by name
     session_id: SessionId,
-    max_cost: Annotated[float | None, typer.Option(min=0, metavar="USD", help="In all.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=0, help="In all.")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0, metavar="USD", help="US dollars, in all.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=0, help="Tokens in and out together, in all.")
+    ] = None,
     phase: Annotated[
         int, typer.Option(min=0, help="Of this phase alone; 0 is the whole session.")
     ] = 0,
+    none: Annotated[
+        bool,
+        typer.Option("--none", help="Take away the limits there are, but for those given here."),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Set what may be spent; a session that its budget had stopped goes on."""
-    from ekiden.cli import deciding
+    """Show what may be spent and what is; or set it.
 
-    deciding.budget(session_id, phase=phase, max_cost=max_cost, max_tokens=max_tokens, machine=json)
+    A limit that is not given stays as it is. A session that its budget had stopped goes on.
+    """
+    from ekiden.cli import budgeting
+
+    if max_cost is None and max_tokens is None and not none:
+        budgeting.show(session_id, machine=json)
+    else:
+        budgeting.put(
+            session_id,
+            phase=phase,
+            max_cost=max_cost,
+            max_tokens=max_tokens,
+            none=none,
+            machine=json,
+        )
 
 
 def fork(

@@ -196,6 +196,7 @@ async def _run(
             input=given,
             options=options,
             start=True,
+            actor=actor(),
         )
         await showing.beginning(stage.view, flow.title, stage.session_id, parts)
         worker = build_worker(

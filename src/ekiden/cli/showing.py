@@ -9,6 +9,7 @@ from ekiden.cli.compose import Parts
 from ekiden.cli.late import LateSearch
 from ekiden.cli.view import View
 from ekiden.cli.words import clean, one_line, readable, seconds
+from ekiden.core.budget import Limit, limit_of
 from ekiden.core.records import DraftLine
 from ekiden.search.documents import origin_of
 
@@ -98,21 +99,36 @@ def _failed(view: View, progress: dict[str, Any]) -> None:
 
 
 # What a person can do about what a session waits for.
-WAYS_ON = {
+_WAYS_ON = {
     "review": (
         "sessions approve {id}",
         "sessions edit {id}",
         'sessions reject {id} --note "what should be different"',
     ),
     "items": ("sessions accept {id}", "sessions retry {id}"),
-    "budget": ("sessions budget {id} --max-cost USD", "sessions cancel {id}"),
 }
+# What raises the limit that has stopped it and keeps the other, but for dollars nobody can count.
+_RAISES = {
+    Limit.COST: "--max-cost USD",
+    Limit.TOKENS: "--max-tokens TOKENS",
+    Limit.PRICE: "--none --max-tokens TOKENS",
+}
+
+
+def ways_on(progress: dict[str, Any]) -> tuple[str, ...]:
+    """Return what a person can do about what a session waits for: commands for ``{id}``."""
+    kind = (progress["waitingFor"] or {}).get("kind", "")
+    if kind != "budget":
+        return _WAYS_ON.get(kind, ())
+    stop = progress["stop"] or {}
+    phase = f" --phase {stop['ofPhase']}" if stop.get("ofPhase") else ""
+    return (f"sessions budget {{id}}{phase} {_RAISES[limit_of(stop)]}", "sessions cancel {id}")
 
 
 def _waiting(view: View, status: str, progress: dict[str, Any]) -> None:
     session_id = progress["sessionId"]
     waiting = progress["waitingFor"] or {}
-    ways = WAYS_ON.get(waiting.get("kind", ""), ())
+    ways = ways_on(progress)
     if status == "AWAITING_REVIEW":
         phase = progress["phases"][progress["currentPhase"] - 1]
         view.line(

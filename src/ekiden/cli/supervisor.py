@@ -23,11 +23,11 @@ import typer
 
 from ekiden.api.settings import check_bind
 from ekiden.cli import exits
-from ekiden.cli.child import READY, SUPERVISOR
+from ekiden.cli.child import DATABASE_FROM, READY, SUPERVISOR
 from ekiden.cli.compose import Database, run_async
 from ekiden.cli.listening import listen, where
 from ekiden.cli.serving import settings_for
-from ekiden.config import Settings
+from ekiden.config import Settings, origin_of
 from ekiden.errors import EmbeddedServerError
 from ekiden.store.migrate import migrate
 
@@ -150,8 +150,10 @@ class Supervisor:
 
     def _start(self, child: Child) -> None:
         ready, tell = os.pipe()
+        embedded = self._database.server is not None
         environment = os.environ | {
             "DATABASE_URL": self._database.dsn(),
+            DATABASE_FROM: "embedded" if embedded else origin_of("DATABASE_URL"),
             SUPERVISOR: str(os.getpid()),
             READY: str(tell),
         }

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
+
+
+class Limit(StrEnum):
+    """Which limit of a budget forbids a call."""
+
+    COST = "cost"  # it would cost more US dollars than are left
+    TOKENS = "tokens"  # it would take more tokens than are left
+    PRICE = "price"  # there is a limit of dollars, and nobody knows what the call costs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +30,21 @@ class Spent:
     reserved_cost_usd: Decimal  # that calls under way may still cost
     reserved_tokens: int
 
+    @property
+    def of(self) -> str:
+        """Whose budget it is, for people."""
+        return "the session" if self.phase == 0 else f"phase {self.phase}"
+
+    @property
+    def used_usd(self) -> Decimal:
+        """What is gone, with what calls under way may still cost."""
+        return self.cost_usd + self.reserved_cost_usd
+
+    @property
+    def used_tokens(self) -> int:
+        """What is gone, with what calls under way may still take."""
+        return self.tokens + self.reserved_tokens
+
 
 def exceeded(
     budgets: Sequence[Spent], *, model: str, cost_usd: Decimal | None, tokens: int
@@ -34,36 +58,44 @@ def exceeded(
         tokens: what it may take at most.
     """
     for budget in budgets:
-        of = "the session" if budget.phase == 0 else f"phase {budget.phase}"
         if budget.max_cost_usd is not None:
             if cost_usd is None or budget.unpriced:
                 return _stop(
                     budget,
-                    f"The budget of {of} is {budget.max_cost_usd:f} USD, and the price of {model} "
-                    "is not known: nothing can be kept to it. Set a budget of tokens instead.",
+                    Limit.PRICE,
+                    f"The budget of {budget.of} is {budget.max_cost_usd:f} USD, and the price of "
+                    f"{model} is not known: nothing can be kept to it. "
+                    "Set a budget of tokens instead.",
                 )
-            used = budget.cost_usd + budget.reserved_cost_usd
-            if used + cost_usd > budget.max_cost_usd:
+            if budget.used_usd + cost_usd > budget.max_cost_usd:
                 return _stop(
                     budget,
-                    f"The next call may cost {cost_usd:.6f} USD; {used:.6f} of the budget of {of}, "
-                    f"{budget.max_cost_usd:f} USD, are used. Raise it, or end the session.",
+                    Limit.COST,
+                    f"The next call may cost {cost_usd:.6f} USD; {budget.used_usd:.6f} of the "
+                    f"budget of {budget.of}, {budget.max_cost_usd:f} USD, are used. "
+                    "Raise it, or end the session.",
                 )
-        if budget.max_tokens is not None:
-            taken = budget.tokens + budget.reserved_tokens
-            if taken + tokens > budget.max_tokens:
-                return _stop(
-                    budget,
-                    f"The next call may take {tokens:,} tokens; {taken:,} of the budget of {of}, "
-                    f"{budget.max_tokens:,}, are used. Raise it, or end the session.",
-                )
+        if budget.max_tokens is not None and budget.used_tokens + tokens > budget.max_tokens:
+            return _stop(
+                budget,
+                Limit.TOKENS,
+                f"The next call may take {tokens:,} tokens; {budget.used_tokens:,} of the budget "
+                f"of {budget.of}, {budget.max_tokens:,}, are used. Raise it, or end the session.",
+            )
     return None
 
 
-def _stop(budget: Spent, message: str) -> dict[str, Any]:
+def limit_of(stop: Mapping[str, Any]) -> Limit:
+    """Return which limit a session has stopped at. A stop of an earlier version does not say it."""
+    money = stop.get("maxCostUsd") is not None
+    return Limit(stop.get("limit") or (Limit.COST if money else Limit.TOKENS))
+
+
+def _stop(budget: Spent, limit: Limit, message: str) -> dict[str, Any]:
     return {
         "kind": "budget",
         "ofPhase": budget.phase,
+        "limit": limit,
         "message": message,
         "maxCostUsd": None if budget.max_cost_usd is None else float(budget.max_cost_usd),
         "maxTokens": budget.max_tokens,

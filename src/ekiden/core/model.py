@@ -106,6 +106,7 @@ class Review:
     model: str | None = None  # reject, rerun: "provider:model" for this run
     variables: dict[str, Any] = field(default_factory=dict)  # reject, rerun: ctx.variables
     budget: Budget | None = None  # budget: the new one
+    keep: bool = False  # budget: where the new one has no limit, the one that was set stays
     timed_out: bool = False  # approve: nobody decided in time, and that is what the flow wants then
 
 

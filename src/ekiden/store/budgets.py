@@ -1,4 +1,4 @@
-"""Budgets, for a worker: a call is reserved before it is made."""
+"""Budgets: a worker reserves a call before it is made, and people see what is left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from ekiden.core.budget import Spent, exceeded
-from ekiden.store.connection import translated
+from ekiden.store.connection import parse_session_id, translated
 from ekiden.store.ledger import Call
 from ekiden.store.queries import sql
 
@@ -53,3 +53,10 @@ class Budgets:
             await self._pool.execute(
                 sql("unreserve"), call.session_id, call.task_id, call.attempt, call.number
             )
+
+    async def of(self, session_id: str) -> list[Spent]:
+        """Return the budgets of a session and of its phases, each with what is gone of it."""
+        nobody = (0, 0, 0)  # no call that asks is left out
+        with translated(self._dsn):
+            rows = await self._pool.fetch(sql("spent"), parse_session_id(session_id), None, *nobody)
+        return [Spent(**row) for row in rows]

@@ -237,7 +237,7 @@ async def _budget(desk: Desk) -> Reviewed:
         raise Conflict(f"The flow has no phase {phase}.")
     row = await desk.row(
         "set_budget", phase, budget.max_cost_usd, budget.max_tokens, review.actor,
-        review.comment, review.key,
+        review.comment, review.key, review.keep,
     )  # fmt: skip
     assert row is not None
     if not row["changed"]:

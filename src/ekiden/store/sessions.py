@@ -14,6 +14,7 @@ from ekiden.core.progress import progress
 from ekiden.errors import Conflict, NotFound, UnknownFlow
 from ekiden.store.alerts import Alerts
 from ekiden.store.archive import Archive
+from ekiden.store.budgets import Budgets
 from ekiden.store.connection import address_of, parse_session_id, translated
 from ekiden.store.decisions import instead
 from ekiden.store.drafts import Board
@@ -40,6 +41,7 @@ class Sessions:
         self._dsn = dsn
         self.partials = Partials(pool, dsn)
         self.reviews = Reviews(pool, dsn)
+        self.budgets = Budgets(pool, dsn)
         self.pages = Pages(pool, dsn)
         self.lists = Lists(pool, dsn)
         self.board = Board(pool, dsn)

@@ -5,12 +5,13 @@
 SELECT FROM ekiden.budgets WHERE session_id = $1 ORDER BY phase FOR UPDATE;
 
 -- name: spent
--- Each budget that a call of phase $2 is under, with what it has spent and what calls under way may
--- still cost. A call counts as what was reserved for it until it is known what it did cost: until its
--- answer was read, or for good where it broke off while it was answered, or nobody told. A reservation
--- whose call has no row in the ledger counts while its attempt runs; where its worker was lost, for
--- good; and where its answer is made in the background (a response of OpenAI), until a later attempt
--- has asked anew. A call whose price is not known counts in unpriced.
+-- Each budget that a call of phase $2 is under (null: every one of the session), with what it has
+-- spent and what calls other than $3 to $5 may still cost that are under way. A call counts as what
+-- was reserved for it until it is known what it did cost: until its answer was read, or for good where
+-- it broke off while it was answered, or nobody told. A reservation whose call has no row in the
+-- ledger counts while its attempt runs; where its worker was lost, for good; and where its answer is
+-- made in the background (a response of OpenAI), until a later attempt has asked anew. A call whose
+-- price is not known counts in unpriced.
 WITH calls AS (
     SELECT DISTINCT ON (c.task_id, c.attempt, c.number) t.phase, c.kind,
            CASE WHEN cut.off THEN coalesce(r.cost_usd, c.cost_usd)
@@ -68,7 +69,7 @@ LEFT JOIN LATERAL (SELECT sum(cost_usd) AS cost, sum(tokens) AS tokens,
                    FROM calls WHERE b.phase IN (0, calls.phase)) c ON true
 LEFT JOIN LATERAL (SELECT sum(cost_usd) AS cost, sum(tokens) AS tokens
                    FROM reserved WHERE b.phase IN (0, reserved.phase)) r ON true
-WHERE b.session_id = $1 AND b.phase IN (0, $2::smallint)
+WHERE b.session_id = $1 AND ($2::smallint IS NULL OR b.phase IN (0, $2))
 ORDER BY b.phase;
 
 -- name: reserve

@@ -282,18 +282,25 @@ WITH moved AS (
 SELECT count(*) AS changed FROM moved;
 
 -- name: set_budget
--- Sets the budget of a session ($2 = 0) or of one of its phases; with neither limit it has none any
--- more. A session that a budget had stopped goes on.
+-- Sets the budget of a session ($2 = 0) or of one of its phases. A limit that is null is none, or with
+-- $8 stays what it was; with neither limit there is no budget any more. A session that a budget had
+-- stopped goes on.
 WITH old AS MATERIALIZED (
     SELECT s.id, s.phase, s.generation, s.waiting_since,
            s.status = 'PAUSED' AND s.stop ->> 'kind' = 'budget' AS stopped
     FROM ekiden.sessions s WHERE s.id = $1 AND s.status NOT IN ('COMPLETED', 'CANCELLED')
+), limits AS MATERIALIZED (
+    -- Nobody else sets them: the session's lock is ours.
+    SELECT e.id, coalesce($3::numeric, CASE WHEN $8::boolean THEN b.max_cost_usd END) AS max_cost_usd,
+           coalesce($4::bigint, CASE WHEN $8 THEN b.max_tokens END) AS max_tokens
+    FROM old e LEFT JOIN ekiden.budgets b ON b.session_id = e.id AND b.phase = $2
 ), removed AS (
-    DELETE FROM ekiden.budgets b USING old e
-    WHERE b.session_id = e.id AND b.phase = $2 AND $3::numeric IS NULL AND $4::bigint IS NULL
+    DELETE FROM ekiden.budgets b USING limits l
+    WHERE b.session_id = l.id AND b.phase = $2 AND l.max_cost_usd IS NULL AND l.max_tokens IS NULL
 ), kept AS (
     INSERT INTO ekiden.budgets (session_id, phase, max_cost_usd, max_tokens)
-    SELECT e.id, $2, $3, $4 FROM old e WHERE $3 IS NOT NULL OR $4 IS NOT NULL
+    SELECT l.id, $2, l.max_cost_usd, l.max_tokens FROM limits l
+    WHERE l.max_cost_usd IS NOT NULL OR l.max_tokens IS NOT NULL
     ON CONFLICT (session_id, phase) DO UPDATE
     SET max_cost_usd = excluded.max_cost_usd, max_tokens = excluded.max_tokens
 ), moved AS (
@@ -312,8 +319,9 @@ WITH old AS MATERIALIZED (
 ), told AS (
     INSERT INTO ekiden.events (session_id, type, phase, data)
     SELECT id, 'budget_set', phase,
-           json_build_object('actor', $5::text, 'ofPhase', $2::int, 'maxCostUsd', $3, 'maxTokens', $4)
-    FROM old
+           json_build_object('actor', $5::text, 'ofPhase', $2::int,
+                             'maxCostUsd', max_cost_usd, 'maxTokens', max_tokens)
+    FROM old JOIN limits USING (id)
 )
 SELECT count(*) AS changed FROM old;
 
