@@ -233,9 +233,10 @@ async def test_a_repeated_key_is_one_decision(relay: Relay, client: httpx2.Async
     session_id = await created(client, start=True)
     await relay.run_phase(session_id)
     url, key = f"{base}/{session_id}/proceed-next-phase", {"Idempotency-Key": "k"}
-    for _ in range(3):
+    for replayed in (None, "true", "true"):
         answer = await client.post(url, headers=key)
         assert (answer.status_code, answer.json()["currentPhase"]) == (200, 2)
+        assert answer.headers.get("idempotent-replayed") == replayed
     await relay.run_phase(session_id)
     other = await created(client, start=True)
     await relay.run_phase(other)
