@@ -42,6 +42,10 @@ class Spender:
         stop = await self._budgets.reserve(call, phase=1, cost_usd=CALL, tokens=TOKENS)
         return stop is None
 
+    async def gone(self) -> tuple[Decimal, int, Decimal, int]:
+        (seen,) = await self._budgets.of(self._session)
+        return seen.cost_usd, seen.tokens, seen.reserved_cost_usd, seen.reserved_tokens
+
     async def says(self, number: int) -> None:
         await self._house.pool.execute(
             "INSERT INTO ekiden.partials (session_id, task_id, attempt, call, seq, text)"
@@ -71,6 +75,19 @@ async def test_an_answer_that_nobody_has_read_counts_as_what_was_reserved(spende
     read = {"input_tokens": 10, "output_tokens": 5, "cost_usd": Decimal("0.01")}
     await spender.ledger.settle([spender.call(1, **read)])
     assert await spender.may(2)
+
+
+async def test_people_see_what_is_gone_and_what_a_call_may_still_take(
+    spender: Spender,
+) -> None:
+    assert await spender.gone() == (0, 0, 0, 0), "no attempt runs"
+    await spender.over("LOST")
+    assert await spender.gone() == (0, 0, CALL, TOKENS)
+    read = {"input_tokens": 10, "output_tokens": 5, "cost_usd": Decimal("0.01")}
+    await spender.ledger.append([spender.call(1)])
+    assert await spender.gone() == (CALL, TOKENS, 0, 0)
+    await spender.ledger.settle([spender.call(1, **read)])
+    assert await spender.gone() == (Decimal("0.01"), 15, 0, 0)
 
 
 @pytest.mark.parametrize("usage", [{}, {"input_tokens": 7, "output_tokens": 1}])

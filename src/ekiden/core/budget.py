@@ -21,6 +21,16 @@ class Spent:
     reserved_cost_usd: Decimal  # that calls under way may still cost
     reserved_tokens: int
 
+    @property
+    def used_cost_usd(self) -> Decimal:
+        """What is gone of the money, or may be."""
+        return self.cost_usd + self.reserved_cost_usd
+
+    @property
+    def used_tokens(self) -> int:
+        """What is gone of the tokens, or may be."""
+        return self.tokens + self.reserved_tokens
+
 
 def exceeded(
     budgets: Sequence[Spent], *, model: str, cost_usd: Decimal | None, tokens: int
@@ -42,7 +52,7 @@ def exceeded(
                     f"The budget of {of} is {budget.max_cost_usd:f} USD, and the price of {model} "
                     "is not known: nothing can be kept to it. Set a budget of tokens instead.",
                 )
-            used = budget.cost_usd + budget.reserved_cost_usd
+            used = budget.used_cost_usd
             if used + cost_usd > budget.max_cost_usd:
                 return _stop(
                     budget,
@@ -50,7 +60,7 @@ def exceeded(
                     f"{budget.max_cost_usd:f} USD, are used. Raise it, or end the session.",
                 )
         if budget.max_tokens is not None:
-            taken = budget.tokens + budget.reserved_tokens
+            taken = budget.used_tokens
             if taken + tokens > budget.max_tokens:
                 return _stop(
                     budget,

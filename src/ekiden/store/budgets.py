@@ -1,4 +1,4 @@
-"""Budgets, for a worker: a call is reserved before it is made."""
+"""Budgets: a call is reserved before it is made, and people see what is gone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from ekiden.core.budget import Spent, exceeded
-from ekiden.store.connection import translated
+from ekiden.store.connection import parse_session_id, translated
 from ekiden.store.ledger import Call
 from ekiden.store.queries import sql
 
@@ -46,3 +46,11 @@ class Budgets:
                         phase, cost_usd, tokens,
                     )  # fmt: skip
         return stop
+
+    async def of(self, session_id: str) -> list[Spent]:
+        """Return the budgets of a session, its own before those of its phases."""
+        with translated(self._dsn):
+            rows = await self._pool.fetch(
+                sql("spent"), parse_session_id(session_id), None, None, None, None
+            )
+        return [Spent(**row) for row in rows]

@@ -14,6 +14,7 @@ from ekiden.core.progress import progress
 from ekiden.errors import Conflict, NotFound, UnknownFlow
 from ekiden.store.alerts import Alerts
 from ekiden.store.archive import Archive
+from ekiden.store.budgets import Budgets
 from ekiden.store.connection import address_of, parse_session_id, translated
 from ekiden.store.decisions import instead
 from ekiden.store.drafts import Board
@@ -48,6 +49,7 @@ class Sessions:
         self.inside = Inside(pool, dsn)
         self.recordings = Recordings(pool, dsn)
         self.archive = Archive(pool, dsn)
+        self.budgets = Budgets(pool, dsn)
         self.logins = Logins(pool, dsn)
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ekiden.core.budget import Spent
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import SessionState, TaskState
 from ekiden.core.records import ReviewLine, Session
@@ -41,6 +42,7 @@ class Material:
     reviews: list[ReviewLine]
     said: list[SaidRow]
     drafts: list[DraftRow]
+    budgets: list[Spent]
     timeline: Timeline | None
     summary: dict[str, list[str]]  # where the time went, in words, by language; empty while it runs
     last_event: int  # everything here is at least as new as this event
@@ -122,6 +124,7 @@ async def read(sessions: Sessions, session_id: str) -> Material:
         said=await pages.said(session_id) if running else [],
         summary=of_session(lived) if lived else {},
         drafts=await sessions.board.find(session_id=session_id) if completed else [],
+        budgets=await sessions.budgets.of(session_id),
         timeline=timeline(
             tasks,
             await pages.attempts(tasks),
@@ -311,7 +314,25 @@ class SessionView:
                 t("figure.tokens-remark"),
             ),
             (t("figure.calls"), f"{usage['calls']:,}", ", ".join(usage["models"][:4])),
+            *(self._budget(budget) for budget in self.material.budgets),
         ]
+
+    def _budget(self, budget: Spent) -> tuple[str, str, str]:
+        """Return what is gone of a budget, as a figure."""
+        t, parts = self._t, []
+        if budget.max_cost_usd is not None:
+            used, most = dollars(budget.used_cost_usd), dollars(budget.max_cost_usd)
+            parts.append(t("figure.used", a=used, b=most))
+        if budget.max_tokens is not None:
+            used, most = f"{budget.used_tokens:,}", f"{budget.max_tokens:,}"
+            parts.append(t("figure.used-tokens", a=used, b=most))
+        return (
+            t("figure.budget-of", phase=self.title_of(budget.phase))
+            if budget.phase
+            else t("figure.budget"),
+            t("word.comma").join(parts),
+            t("figure.unpriced", n=budget.unpriced) if budget.unpriced else "",
+        )
 
     def row_of(self, task_id: int) -> Row | None:
         """Return where the time of a task went, once it has begun."""

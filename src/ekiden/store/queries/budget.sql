@@ -6,11 +6,12 @@ SELECT FROM ekiden.budgets WHERE session_id = $1 ORDER BY phase FOR UPDATE;
 
 -- name: spent
 -- Each budget that a call of phase $2 is under, with what it has spent and what calls under way may
--- still cost. A call counts as what was reserved for it until it is known what it did cost: until its
--- answer was read, or for good where it broke off while it was answered, or nobody told. A reservation
--- whose call has no row in the ledger counts while its attempt runs; where its worker was lost, for
--- good; and where its answer is made in the background (a response of OpenAI), until a later attempt
--- has asked anew. A call whose price is not known counts in unpriced.
+-- still cost; for people, who make no call, every budget ($2 to $5 null). A call counts as what was
+-- reserved for it until it is known what it did cost: until its answer was read, or for good where it
+-- broke off while it was answered, or nobody told. A reservation whose call has no row in the ledger
+-- counts while its attempt runs; where its worker was lost, for good; and where its answer is made in
+-- the background (a response of OpenAI), until a later attempt has asked anew. A call whose price is
+-- not known counts in unpriced.
 WITH calls AS (
     SELECT DISTINCT ON (c.task_id, c.attempt, c.number) t.phase, c.kind,
            CASE WHEN cut.off THEN coalesce(r.cost_usd, c.cost_usd)
@@ -42,7 +43,8 @@ WITH calls AS (
     JOIN ekiden.api_tasks t ON t.id = r.task_id
     LEFT JOIN ekiden.started_calls s ON s.task_id = r.task_id AND s.attempt = r.attempt
                                         AND s.number = r.number AND s.answer_id LIKE 'resp\_%'
-    WHERE r.session_id = $1 AND (r.task_id, r.attempt, r.number) <> ($3::bigint, $4::int, $5::int)
+    WHERE r.session_id = $1
+      AND (r.task_id, r.attempt, r.number) IS DISTINCT FROM ($3::bigint, $4::int, $5::int)
       AND NOT EXISTS (SELECT FROM ekiden.calls c WHERE c.task_id = r.task_id
                       AND c.attempt = r.attempt AND c.number = r.number)
       AND CASE
@@ -50,7 +52,8 @@ WITH calls AS (
           WHEN s.task_id IS NULL THEN
               EXISTS (SELECT FROM ekiden.attempts a WHERE a.task_id = r.task_id
                       AND a.number = r.attempt AND a.outcome = 'LOST')
-          ELSE t.status IN ('QUEUED', 'RUNNING') AND (r.task_id, r.number) <> ($3, $5)
+          ELSE t.status IN ('QUEUED', 'RUNNING')
+               AND (r.task_id, r.number) IS DISTINCT FROM ($3, $5)
                AND s.withdrawn_at IS NULL
                AND NOT EXISTS (SELECT FROM ekiden.reservations l
                                WHERE l.session_id = r.session_id AND l.task_id = r.task_id
@@ -68,7 +71,7 @@ LEFT JOIN LATERAL (SELECT sum(cost_usd) AS cost, sum(tokens) AS tokens,
                    FROM calls WHERE b.phase IN (0, calls.phase)) c ON true
 LEFT JOIN LATERAL (SELECT sum(cost_usd) AS cost, sum(tokens) AS tokens
                    FROM reserved WHERE b.phase IN (0, reserved.phase)) r ON true
-WHERE b.session_id = $1 AND b.phase IN (0, $2::smallint)
+WHERE b.session_id = $1 AND (b.phase IN (0, $2::smallint) OR $2 IS NULL)
 ORDER BY b.phase;
 
 -- name: reserve
