@@ -202,8 +202,9 @@ class SessionView:
     @property
     def advice(self) -> str:
         """Say what a person can do now, if anything."""
-        waiting = self.progress["waitingFor"]
-        return "" if waiting is None else self._t(f"waiting-advice.{waiting['kind']}")
+        # What is tried again by itself is told with the trouble.
+        kind = self.waits_for
+        return self._t(f"waiting-advice.{kind}") if kind not in {"", "retry"} else ""
 
     @property
     def trouble(self) -> Trouble | None:
@@ -211,11 +212,13 @@ class SessionView:
         error = self.progress["error"]
         if error is None or self.ended:
             return None
-        t, kind = self._t, str(error.get("kind") or "")
+        t, kind, retry_at = self._t, str(error.get("kind") or ""), error.get("retryAt")
+        # Nothing has failed for good, and there is nothing to resume, before the last try.
+        todo = "again" if retry_at else kind
         phase, step = error.get("phase"), error.get("step")
         return Trouble(
             what=t.maybe(f"trouble.{kind}", t("trouble.other")),
-            advice=t.maybe(f"trouble-advice.{kind}", t("trouble-advice.other")),
+            advice=t.maybe(f"trouble-advice.{todo}", t("trouble-advice.other")),
             message=str(error.get("message") or ""),
             kind=kind,
             task=error.get("taskId"),
@@ -223,7 +226,7 @@ class SessionView:
             where=t("session.where", phase=self.title_of(phase), step=t(f"step.{step}"))
             if isinstance(phase, int) and step
             else "",
-            retry_at=error.get("retryAt"),
+            retry_at=retry_at,
         )
 
     @property
