@@ -139,6 +139,19 @@ async def test_a_form_that_is_sent_twice_makes_one_session(site: Site, person: P
     assert len(await site.sessions.find()) == 1
 
 
+async def test_who_starts_a_session_says_so_and_is_remembered(site: Site, person: Person):
+    await site.work()
+    form = await person.get("/new/viral?lang=ja")
+    assert '<label for="name">お名前</label>' in form.text
+    fields = {"f.theme": "tea", "f.platform": "X", "f.language": "en"}
+    wrong = await person.send_form(form, "/new/viral", **{**fields, "f.theme": ""}, name="Mika")
+    assert 'name="name" value="Mika"' in wrong.text
+    made = await person.send_form(wrong, "/new/viral", **fields, name="Mika")
+    session = made.url.path.removeprefix("/sessions/")
+    assert (await site.sessions.get(session)).created_by == "Mika"
+    assert 'name="name" value="Mika"' in (await person.get("/new/viral?lang=en")).text
+
+
 async def test_problems_stand_beside_their_fields_and_nothing_typed_is_lost(
     site: Site, person: Person
 ):
