@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
 from functools import partial
 from secrets import token_hex
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from ekiden.api.limits import INT64_MAX, parse_json
+from ekiden.api.limits import parse_json
 from ekiden.api.problems import Refusal, invalid
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import Budget, Review, SessionState, StepKind, Verb
@@ -23,7 +22,7 @@ from ekiden.errors import Conflict, InputInvalid, NotFound, StaleRevision
 from ekiden.store.pages import RevisionRow
 from ekiden.web.editing import edited, form_of
 from ekiden.web.language import itself
-from ekiden.web.options import wrong_model
+from ekiden.web.options import read_budget, wrong_model
 from ekiden.web.routes_sessions import Form, act, code_of, told_of, wrong_of
 from ekiden.web.visit import PageRoute, Visit, Visiting, key_of
 from ekiden.web.words import told_in
@@ -95,17 +94,11 @@ async def _take(visit: Visit, session_id: str, form: Form, verb: Verb, **more: A
 
 
 def _budget(form: Form) -> Budget:
-    cost, tokens = form.get("max_cost_usd", "").strip(), form.get("max_tokens", "").strip()
-    try:
-        limit = Decimal(cost) if cost else None
-        count = int(tokens) if tokens else None
-    except (InvalidOperation, ValueError):
-        limit, count = Decimal(-1), None
-    if limit is not None and not (limit.is_finite() and 0 <= limit < 10**9):
-        raise InputInvalid("The budget is no amount.", [("max_cost_usd", "form.not-a-number")])
-    if count is not None and not 0 <= count <= INT64_MAX:
-        raise InputInvalid("The budget is no amount.", [("max_tokens", "form.not-a-number")])
-    return Budget(max_cost_usd=limit, max_tokens=count)
+    problems: list[tuple[str, str]] = []
+    budget = read_budget(form, problems)
+    if problems:
+        raise InputInvalid("The budget does not fit.", problems)
+    return budget
 
 
 # -- edit ----------------------------------------------------------------------------------------
