@@ -46,8 +46,10 @@ async def test_no_request_makes_a_server_error(relay: Relay, serve: Start, base:
     client = await serve(heartbeat=0.2)
     schema = (await client.get("/openapi.json")).json()
     made: list[str] = []
+    budgets = {"budget": {"maxCostUsd": 1.5}, "budgets": {"1": {"maxTokens": 100}}}
+    given = {"input": {"theme": "tea"}, "start": True, "options": budgets}
     for _ in range(4):
-        answer = await client.post(f"{base}/create", json={"theme": "tea", "start": True})
+        answer = await client.post(f"{base}/create", json=given)
         made.append(answer.json()["sessionId"])
     await client.post(f"{base}/{made[0]}/cancel")
     await relay.run_phase(made[1])

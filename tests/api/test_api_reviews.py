@@ -146,6 +146,41 @@ async def test_a_decision_sent_again_with_its_key_is_done_once(
     assert other.status_code == 409
 
 
+async def test_a_key_stands_for_all_that_was_asked_for(client: httpx2.AsyncClient, relay: Relay):
+    session = await at_gate(client, relay, options={"gates": {"1": {"approvals": 2}}})
+    of_edit, of_gate = ({"Idempotency-Key": key} for key in ("edit", "gate"))
+
+    async def said(**asked: Any) -> tuple[int, str | None]:
+        answer = await review(client, session, **asked)
+        return answer.status_code, answer.headers.get("idempotent-replayed")
+
+    for output, told in (({}, (200, None)), ({}, (200, "true")), ([], (409, None))):
+        assert await said(verb="edit", output=output, headers=of_edit) == told
+    standing = {"If-Match": (await client.get(f"{session}/progress")).headers["etag"]}
+    assert await said(verb="approve", actor="ann", headers=of_gate | standing) == (200, None)
+    for asked in (
+        {"actor": "ann", "headers": of_gate},  # whatever stands
+        {"actor": "bob", "headers": of_gate | standing},
+        {"actor": "ann", "headers": of_gate | standing, "comment": "why"},
+    ):
+        assert await said(verb="approve", **asked) == (409, None), asked
+    assert await said(verb="approve", actor="ann", headers=of_gate | standing) == (200, "true")
+    shown = (await client.get(f"{session}/reviews")).json()["reviews"]
+    assert [(r["verb"], r["actor"]) for r in shown] == [("edit", "api"), ("approve", "ann")]
+
+
+async def test_a_key_of_before_it_was_kept_what_for_is_known_by_its_verb(
+    client: httpx2.AsyncClient, relay: Relay
+):
+    session = await at_gate(client, relay)
+    key = {"Idempotency-Key": "old"}
+    await review(client, session, verb="reject", comment="no", headers=key)
+    await relay.pool.execute("UPDATE ekiden.reviews SET asked = NULL")
+    again = await review(client, session, verb="reject", comment="no", headers=key)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (await review(client, session, verb="rerun", headers=key)).status_code == 409
+
+
 async def test_gates_of_one_session_may_ask_for_more_than_the_flow(
     client: httpx2.AsyncClient, relay: Relay
 ):

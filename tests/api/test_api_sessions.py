@@ -233,14 +233,64 @@ async def test_a_repeated_key_is_one_decision(relay: Relay, client: httpx2.Async
     session_id = await created(client, start=True)
     await relay.run_phase(session_id)
     url, key = f"{base}/{session_id}/proceed-next-phase", {"Idempotency-Key": "k"}
-    for _ in range(3):
+    for replayed in (None, "true", "true"):
         answer = await client.post(url, headers=key)
         assert (answer.status_code, answer.json()["currentPhase"]) == (200, 2)
+        assert answer.headers.get("idempotent-replayed") == replayed
     await relay.run_phase(session_id)
     other = await created(client, start=True)
     await relay.run_phase(other)
     reused = await client.post(f"{base}/{other}/proceed-next-phase", headers=key)
     assert reused.status_code == 409
+
+
+async def test_a_key_of_one_gate_is_refused_at_another(
+    relay: Relay, client: httpx2.AsyncClient, base: str
+):
+    session_id = await created(client, start=True)
+    url, key = f"{base}/{session_id}", {"Idempotency-Key": "k"}
+
+    async def proceed() -> int:
+        await relay.run_phase(session_id)
+        seen = {"If-Match": (await client.get(f"{url}/progress")).headers["etag"]}
+        return (await client.post(f"{url}/proceed-next-phase", headers=key | seen)).status_code
+
+    assert await proceed() == 200
+    await relay.run_phase(session_id)
+    await client.post(f"{url}/review", json={"verb": "rerun", "phase": 1})
+    assert await proceed() == 409
+    assert (await client.get(f"{url}/progress")).json()["canProceed"] is True
+
+
+async def test_what_is_used_of_a_budget_is_in_the_sessions_answer(
+    relay: Relay, client: httpx2.AsyncClient, base: str
+):
+    plain = (await client.get(f"{base}/{await created(client)}")).json()
+    assert (plain["budget"], plain["budgets"]) == (None, {})
+    options = {"budget": {"maxCostUsd": 1.5}, "budgets": {"2": {"maxTokens": 100}}}
+    session_id = await created(client, start=True, options=options)
+    task = await relay.claim(session_id)
+    await relay.pool.execute(
+        "INSERT INTO ekiden.calls (session_id, task_id, attempt, number, kind, provider, model,"
+        " request_hash, request, answer, outcome, input_tokens, output_tokens, cost_usd,"
+        " started_at, finished_at) VALUES ($1, $2, 1, 1, 'ask', 'p', 'm', '', '', 'a', 'ANSWERED',"
+        " 30, 12, 0.25, now(), now())",
+        session_id, task.id,
+    )  # fmt: skip
+    await relay.pool.execute(
+        "INSERT INTO ekiden.reservations VALUES ($1, $2, 1, 2, 1, 0.125, 8)", session_id, task.id
+    )
+    shown = (await client.get(f"{base}/{session_id}")).json()
+    assert shown["budget"] == {
+        "maxCostUsd": 1.5, "maxTokens": None, "costUsd": 0.25, "tokens": 42,
+        "reservedCostUsd": 0.125, "reservedTokens": 8, "callsWithoutPrice": 0,
+    }  # fmt: skip
+    assert shown["budgets"] == {
+        "2": {
+            "maxCostUsd": None, "maxTokens": 100, "costUsd": 0.0, "tokens": 0,
+            "reservedCostUsd": 0.0, "reservedTokens": 0, "callsWithoutPrice": 0,
+        }
+    }  # fmt: skip
 
 
 async def test_pause_resume_and_cancel(client: httpx2.AsyncClient, base: str):

@@ -42,6 +42,16 @@ async def test_show_has_progress_and_outputs(program: Program, at_gate: str) -> 
     assert shown["revisions"][0]["output"] == {"total": 14}
 
 
+async def test_show_has_what_is_used_of_budgets(program: Program, at_gate: str) -> None:
+    await told(program, "budget", at_gate, "--max-cost", "2.5", "--max-tokens", "20000")
+    await told(program, "budget", at_gate, "--phase", "2", "--max-tokens", "100")
+    text = (await program.run("sessions", "show", at_gate)).out
+    assert "Budget   0.0000 of 2.5 USD, 0 of 20,000 tokens used\n" in text
+    assert "Budget   phase 2: 0 of 100 tokens used\n" in text
+    first, _ = (await told(program, "show", at_gate))["budgets"]
+    assert (first["maxCostUsd"], first["maxTokens"], first["tokens"]) == (2.5, 20000, 0)
+
+
 async def test_a_gate_is_passed_once_and_then_there_is_none(program: Program, at_gate: str) -> None:
     stale = await program.run("sessions", "approve", at_gate, "--revision", "999")
     assert stale.code == 1

@@ -106,7 +106,7 @@ class Model:
     reviews: Counter[tuple[str, int, str, int]] = field(default_factory=Counter)
     drafts: Counter[str] = field(default_factory=Counter)
     phase_runs: set[tuple[str, int, int]] = field(default_factory=set)
-    keys: dict[str, str] = field(default_factory=dict)  # of an approval → its session
+    keys: dict[str, Any] = field(default_factory=dict)  # → the approval it was used for
 
     # -- workers ------------------------------------------------------------------------------
 
@@ -176,8 +176,10 @@ class Model:
 
     def approve(self, name: str, revision: int | None, key: str | None) -> str | None:
         session = self.sessions[name]
+        newest = max((r for r in self.revisions if r[0] == name), default=None)
+        asked = (name, None if revision is None else newest)
         if key is not None and key in self.keys:
-            return None if self.keys[key] == name else "Conflict"
+            return None if self.keys[key] == asked else "Conflict"
         if session_after(session.status, SessionEvent.APPROVE) is None:
             return "NoGate"
         place = (name, session.phase, session.generation)
@@ -189,7 +191,7 @@ class Model:
         self.reviews[name, session.phase, "approve", standing[3]] += 1
         self._tell(session, "gate_approved")
         if key is not None:
-            self.keys[key] = name
+            self.keys[key] = asked
         session.phase += 1
         session.error = False
         self._begin_phase(session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -129,13 +130,27 @@ async def open_site(dsn: str) -> AsyncIterator[Site]:
 class Person(httpx2.AsyncClient):
     """Somebody whose browser runs no scripts: follows links, fills in forms, keeps cookies."""
 
-    async def send_form(self, page: httpx2.Response, action: str, **typed: str) -> httpx2.Response:
-        """Send the form of a page that goes to ``action``, with what it holds and what is typed."""
+    async def send_form(
+        self, page: httpx2.Response, action: str, by: str = "", **typed: str
+    ) -> httpx2.Response:
+        """Send the form of a page that goes to ``action``, with what it holds and what is typed.
+
+        Args:
+            page: with the form.
+            action: the form's.
+            by: the words of a button that sends it elsewhere.
+            typed: into its fields.
+        """
         match = re.search(
             rf'<form[^>]*method="post"[^>]*action="{re.escape(action)}"[^>]*>(.*?)</form>',
             page.text,
             re.DOTALL,
         )
         assert match, f"no form to {action} on {page.url}"
-        fields = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', match[1]))
-        return await self.post(action, data={**fields, **typed})
+        found = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', match[1])
+        held = {name: html.unescape(value) for name, value in found}
+        if by:
+            button = re.search(rf'formaction="([^"]+)">{re.escape(by)}<', match[1])
+            assert button, f"no button {by} in the form to {action} on {page.url}"
+            action = html.unescape(button[1])
+        return await self.post(action, data={**held, **typed})

@@ -169,6 +169,27 @@ async def test_what_is_changed_after_going_back_is_not_lost(site: Site, browser:
     assert wrong == []
 
 
+async def test_without_scripts_an_edit_goes_on_in_the_other_form(site: Site, browser: Browser):
+    await site.work()
+    address = await site.serve()
+    session = await site.begin()
+    await site.until(session)
+    page, _ = await opened(browser, java_script_enabled=False)
+    await page.goto(f"{address}/sessions/{session}/edit?phase=1")
+    name = page.locator('[name="/trends/0/name"]')
+    await name.fill("typed in a field")
+    await page.get_by_role("button", name="Edit as JSON").click()
+    raw = page.get_by_label("Output as JSON")
+    text = await raw.input_value()
+    assert "typed in a field" in text
+    await raw.fill(text.replace("typed in a field", "typed as JSON"))
+    await page.get_by_role("button", name="Edit field by field").click()
+    await expect(name).to_have_value("typed as JSON")
+    await name.press("Enter")  # saves: it is the first button
+    await expect(page.locator("#standing")).to_contain_text("typed as JSON")
+    assert [r.verb for r in await site.sessions.reviews.of(session)] == ["edit"]
+
+
 async def test_a_tab_that_nobody_looks_at_holds_no_stream_and_catches_up_when_it_is_looked_at(
     site: Site, browser: Browser
 ):

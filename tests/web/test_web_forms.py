@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from typing import Any
 
 import httpx2
 
-from ekiden.core.model import Review, SessionState, Verb
+from ekiden.core.model import Budget, Review, SessionState, Verb
 from ekiden.errors import Conflict, NoGate, StaleRevision
 from ekiden.web.texts import load_texts
 from tests.web.conftest import person_of
@@ -45,6 +46,13 @@ def held(page: httpx2.Response, name: str) -> str:
     )
     assert found, name
     return found[1] if found[1] is not None else found[2]
+
+
+def area(page: httpx2.Response, id_: str) -> str:
+    """Return what a field of several lines holds."""
+    found = re.search(rf'<textarea id="{id_}"[^>]*>\n([^<]*)<', page.text)
+    assert found, id_
+    return html.unescape(found[1])
 
 
 _WAITING = (
@@ -99,7 +107,8 @@ async def test_a_note_that_was_changed_after_going_back_is_told_and_kept(
     await site.until(session)
     late = await person.send_form(page, f"{url}/reject", comment="or rather longer")
     assert late.status_code == 412
-    assert held(late, "comment") == "or rather longer"
+    assert area(late, "note") == "or rather longer"
+    assert area(late, "comment") == "", "it is no reason to approve"
     await site.sessions.cancel(session, actor="Ken")
     over = await person.send_form(late, f"{url}/reject", comment="or rather longer")
     assert over.status_code == 409
@@ -256,6 +265,7 @@ async def test_a_model_is_checked_before_a_phase_runs_with_it(site: Site):
                 assert held(page, "model") == wrong
                 assert "shorter" in page.text
                 assert held(page, "name") == "Mika"
+            assert (area(gate, "note"), area(gate, "comment")) == ("shorter", "")
             assert re.search(r'value="INTEGRATE" checked', rerun.text)
         assert await site.sessions.reviews.of(session) == []
         right = await person.send_form(
@@ -273,6 +283,95 @@ async def test_a_note_that_is_missing_is_asked_for_beside_its_field(site: Site, 
     assert 'id="note-name-wrong">この名前は使えません<' in bare.text
     bare = await person.send_form(bare, f"{url}/reject", name="Mika")
     assert 'id="note-wrong">差し戻すには入力が必要です<' in bare.text
+
+
+async def test_a_wrong_figure_of_a_budget_is_told_beside_its_own_field(site: Site, person: Person):
+    await site.work()
+    session = await site.begin(budgets={0: Budget(max_tokens=1)})
+    await site.until(session, "PAUSED")
+    url = f"/sessions/{session}"
+    for cost, tokens, wrong in (
+        ("", "20 000", {"max-tokens": "must be a whole number"}),
+        ("", "20,00", {"max-tokens": "must be a whole number"}),
+        ("", "-1", {"max-tokens": "must be at least 0"}),
+        ("1,250", "20000", {"max-cost": "must be an amount, written like 1250.50"}),
+        ("NaN", "x", {"max-cost": "must be an amount, written like 1250.50",
+                      "max-tokens": "must be a whole number"}),
+    ):  # fmt: skip
+        page = await person.send_form(
+            await person.get(url), f"{url}/budget", max_cost_usd=cost, max_tokens=tokens
+        )
+        assert page.status_code == 422
+        assert dict(re.findall(r'id="([\w-]+)-wrong">([^<]*)<', page.text)) == wrong
+        assert (held(page, "max_cost_usd"), held(page, "max_tokens")) == (cost, tokens)
+    japanese = await person.send_form(
+        await person.get(f"{url}?lang=ja"), f"{url}/budget", max_cost_usd="1,250"
+    )
+    assert "1250.50 のように、桁区切りのない金額で入力してください" in japanese.text
+    await person.send_form(japanese, f"{url}/budget", max_cost_usd="", max_tokens="20,000,000")
+    (budget,) = await site.sessions.budgets.of(session)
+    assert (budget.max_cost_usd, budget.max_tokens) == (None, 20_000_000)
+    await site.until(session)
+
+
+# -- from one form to the other -------------------------------------------------------------------
+
+
+async def test_what_was_typed_goes_along_from_fields_to_json_and_back(site: Site, person: Person):
+    session = await at_gate(site)
+    url = f"/sessions/{session}/edit?phase=1"
+    fields = await person.get(url)
+    typed = {"/trends/0/name": "typed “here” <b>", "comment": "because", "name": "Mika"}
+    raw = await person.send_form(fields, url, by="Edit as JSON", **typed)
+    assert raw.status_code == 200
+    output = json.loads(area(raw, "json"))
+    assert output["trends"][0]["name"] == typed["/trends/0/name"]
+    assert (held(raw, "comment"), held(raw, "name")) == ("because", "Mika")
+    # What no field stands for goes along as well.
+    output["trends"] = output["trends"][:1]
+    output["trends"][0]["sources"] = []
+    again = await person.send_form(
+        raw, url, by="Edit field by field", json=json.dumps(output), comment="because"
+    )
+    assert html.unescape(held(again, "/trends/0/name")) == typed["/trends/0/name"]
+    assert "/trends/1/name" not in again.text
+    # A mistake in the fields keeps it too, and nothing is stored before somebody saves.
+    assert len(await site.sessions.revisions(session)) == 1
+    saved = await person.send_form(again, url, **{"/trends/0/summary": "and by field"})
+    assert saved.status_code == 200
+    (*_, newest) = await site.sessions.revisions(session)
+    output["trends"][0]["summary"] = "and by field"
+    assert newest.output == output
+
+
+async def test_what_cannot_be_read_stays_where_it_was_typed(site: Site, person: Person):
+    session = await at_gate(site)
+    await site.pass_gates(session, to=2)
+    url = f"/sessions/{session}/edit?phase=2"
+    fields = await person.get(url)
+    score = {"/opportunities/0/score": "many", "/opportunities/0/title": "kept"}
+    wrong = await person.send_form(fields, url, by="Edit as JSON", **score)
+    assert wrong.status_code == 422
+    assert "must be a number" in wrong.text
+    assert {name: held(wrong, name) for name in score} == score
+    for language, said in (
+        ("en", "This cannot be read as JSON; it is kept as you typed it."),
+        ("ja", "JSONとして読めません。入力はそのまま残っています。"),
+    ):
+        raw = await person.get(f"{url}&raw=true&lang={language}")
+        by = load_texts()["edit.fields"][language]
+        for sent in (by, ""):  # to the other form, or to be saved
+            broken = await person.send_form(raw, url, by=sent, json='{"trends": [', comment="so")
+            assert broken.status_code == 422
+            assert said in broken.text
+            assert area(broken, "json") == '{"trends": ['
+            assert held(broken, "comment") == "so"
+    plain = await person.send_form(raw, url, by=by, json='"no fields"')
+    assert "この結果は項目ごとには編集できません。" in plain.text
+    assert area(plain, "json") == '"no fields"'
+    forged = await person.send_form(fields, url, draft="{")
+    assert forged.status_code == 400
+    assert len(await site.sessions.reviews.of(session)) == 1, "only the approval"
 
 
 # -- in both languages ---------------------------------------------------------------------------

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from decimal import Decimal
 
 import httpx2
+import pytest
 
-from ekiden.errors import ModelRefused
+from ekiden import Context
+from ekiden.core.model import Budget, Options
+from ekiden.errors import ModelBusy, ModelRefused, ModelUnavailable, StepError
 from ekiden.providers.protocol import ModelRequest
 from tests.scripted import Said
 from tests.web.conftest import person_of
 from tests.web.content import sensible
 from tests.web.site import INPUT_JA, Person, Site
+from tests.worker.relay import one_step
 
 
 async def test_a_person_without_scripts_takes_a_theme_from_the_form_to_the_drafts(
@@ -132,6 +137,19 @@ async def test_a_form_that_is_sent_twice_makes_one_session(site: Site, person: P
     urls = {(await person.send_form(form, "/new/viral", **fields)).url.path for _ in range(3)}
     assert len(urls) == 1
     assert len(await site.sessions.find()) == 1
+
+
+async def test_who_starts_a_session_says_so_and_is_remembered(site: Site, person: Person):
+    await site.work()
+    form = await person.get("/new/viral?lang=ja")
+    assert '<label for="name">お名前</label>' in form.text
+    fields = {"f.theme": "tea", "f.platform": "X", "f.language": "en"}
+    wrong = await person.send_form(form, "/new/viral", **{**fields, "f.theme": ""}, name="Mika")
+    assert 'name="name" value="Mika"' in wrong.text
+    made = await person.send_form(wrong, "/new/viral", **fields, name="Mika")
+    session = made.url.path.removeprefix("/sessions/")
+    assert (await site.sessions.get(session)).created_by == "Mika"
+    assert 'name="name" value="Mika"' in (await person.get("/new/viral?lang=en")).text
 
 
 async def test_problems_stand_beside_their_fields_and_nothing_typed_is_lost(
@@ -294,6 +312,73 @@ async def test_a_failed_session_says_what_happened_and_what_to_do(site: Site, pe
     assert "attempt 2" in debug
     assert "What the last two attempts did differently" in debug
     assert "pour over coffee technique" in debug
+
+
+def told_above(page: httpx2.Response) -> str:
+    """Return what a session's page says of its trouble, down to the error's own words."""
+    (told,) = re.findall(r'<div id="top".*?<div class="code">', page.text, re.DOTALL)
+    return str(told)
+
+
+@pytest.mark.parametrize("error", [ModelUnavailable, ModelBusy])
+async def test_while_it_is_tried_again_by_itself_nobody_is_told_to_resume(
+    site: Site, person: Person, error: type[StepError]
+):
+    async def run(_ctx: Context) -> str:
+        raise error("planted", retry_after=600)
+
+    await site.work(None, one_step(run))
+    session, _ = await site.sessions.create(
+        "one", title="t", input={}, options=Options(), start=True
+    )
+    async with asyncio.timeout(10):
+        while (await site.sessions.progress(session))["error"] is None:
+            await asyncio.sleep(0.01)
+    for language, advice, resume in (
+        ("en", "You need not do anything about it.", "esume"),
+        ("ja", "この件の操作は不要です。", "再開"),
+    ):
+        told = told_above(await person.get(f"/sessions/{session}?lang={language}"))
+        assert advice in told
+        assert resume not in told
+        assert 'class="advice"' not in told, "it is said once"
+
+
+async def test_a_model_that_stays_busy_is_for_a_person_to_decide(site: Site, person: Person):
+    async def run(_ctx: Context) -> str:
+        raise ModelBusy("planted", retry_after=7200)  # longer than anybody waits
+
+    await site.work(None, one_step(run))
+    session, _ = await site.sessions.create(
+        "one", title="t", input={}, options=Options(), start=True
+    )
+    await site.until(session, "FAILED")
+    told = told_above(await person.get(f"/sessions/{session}"))
+    assert "Resume when it is less busy, or run the phase again with another model." in told
+    assert "tried again" not in told
+
+
+async def test_what_is_used_of_each_budget_is_among_the_figures(site: Site, person: Person):
+    await site.work()
+    budgets = {
+        0: Budget(max_tokens=90_000_000),
+        5: Budget(max_cost_usd=Decimal("2.50"), max_tokens=80_000_000),
+    }
+    session = await site.begin(budgets=budgets)
+    await site.until(session)
+    whole, last = await site.sessions.budgets.of(session)
+    assert whole.tokens > last.tokens == 0
+    text = (await person.get(f"/sessions/{session}")).text
+    title = re.escape((await site.sessions.progress(session))["phases"][4]["title"])
+    used = f"{whole.tokens:,} of 90,000,000 tokens"
+    assert re.search(rf"<dt>Budget</dt><dd><[^>]+>{used}<", text)
+    used = r"\$0\.0000 of \$2\.50, 0 of 80,000,000 tokens"
+    assert re.search(rf"<dt>Budget: {title}</dt><dd><[^>]+>{used}<", text)
+    text = (await person.get(f"/sessions/{session}?lang=ja")).text
+    assert "<dt>予算</dt>" in text
+    assert "0 / 80,000,000 トークン" in text
+    none = await site.begin()
+    assert "予算" not in (await person.get(f"/sessions/{none}")).text
 
 
 async def test_pages_are_small_on_the_wire(site: Site, person: Person):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from importlib import resources
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ekiden.core.model import Budget
 from ekiden.core.records import ReviewLine
 from ekiden.store.pages import AttemptRow, RecentTask, TaskRow
 from ekiden.web.changes import changes
 from ekiden.web.charts import throughput
 from ekiden.web.editing import Group, Leaf, edited, form_of
 from ekiden.web.forms import fields_of, read_form
+from ekiden.web.options import read_budget
 from ekiden.web.seal import LOGIN_SECONDS, Seal
 from ekiden.web.session_view import readable
 from ekiden.web.shape import Part, shape
@@ -180,7 +184,7 @@ def test_a_wide_and_deep_output_is_bounded():
 
 # -- forms -----------------------------------------------------------------------------------------
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "properties": {
         "word": {"type": "string", "minLength": 1},
         "count": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
@@ -200,6 +204,45 @@ def test_a_schema_makes_a_field_of_each_kind():
         "f.word": "text", "f.count": "number", "f.tone": "choice", "f.tags": "lines",
         "f.sure": "flag", "f.more": "json",
     }  # fmt: skip
+
+
+def test_a_list_says_that_it_is_one_a_line_also_where_nothing_describes_it():
+    from ekiden.web.rendering import _environment
+
+    fields = _environment().get_template("_fields.html").module
+    described = {
+        **SCHEMA,
+        "properties": {"tags": {**SCHEMA["properties"]["tags"], "description": "Words."}},
+    }
+    for schema, said in ((SCHEMA, "One a line."), (described, "Words. One a line.")):
+        (tags,) = (f for f in fields_of(schema, EN) if f.name == "f.tags")
+        shown = str(fields.field(tags, EN))  # type: ignore[attr-defined]
+        assert f'<p class="help" id="f-tags-help">{said}</p>' in shown
+        assert 'aria-describedby="f-tags-help"' in shown
+    (word,) = (f for f in fields_of(SCHEMA, EN) if f.name == "f.word")
+    assert "help" not in str(fields.field(word, EN))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("cost", "tokens", "budget", "wrong"),
+    [
+        ("", "", Budget(), []),
+        (" 2.50 ", "20,000", Budget(max_cost_usd=Decimal("2.50"), max_tokens=20_000), []),
+        ("1250", "1,234,567", Budget(max_cost_usd=Decimal(1250), max_tokens=1_234_567), []),
+        ("1,250", "9", Budget(max_tokens=9), [("max_cost_usd", "form.not-an-amount")]),
+        ("9", "1,25", Budget(max_cost_usd=Decimal(9)), [("max_tokens", "form.not-whole")]),
+        ("9", "1,0000", Budget(max_cost_usd=Decimal(9)), [("max_tokens", "form.not-whole")]),
+        ("9", "1.5", Budget(max_cost_usd=Decimal(9)), [("max_tokens", "form.not-whole")]),
+        ("Infinity", "-1", Budget(), [("max_cost_usd", "form.not-an-amount"),
+                                      ("max_tokens", "must be at least 0")]),
+    ],
+)  # fmt: skip
+def test_a_budget_is_read_field_by_field(
+    cost: str, tokens: str, budget: Budget, wrong: list[tuple[str, str]]
+):
+    problems: list[tuple[str, str]] = []
+    assert read_budget({"max_cost_usd": cost, "max_tokens": tokens}, problems) == budget
+    assert problems == wrong
 
 
 def test_a_form_becomes_json_and_what_cannot_be_read_is_named():

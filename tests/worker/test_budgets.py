@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from ekiden.core.budget import Spent
 from ekiden.core.model import Budget, Review, Verb
 from ekiden.errors import NotNow
 from ekiden.flows.registry import CompiledFlow
@@ -48,8 +47,9 @@ class Spender:
         stop = await self._budgets.reserve(call, phase=1, cost_usd=CALL, tokens=TOKENS)
         return stop is None
 
-    async def left(self) -> list[Spent]:
-        return await self._budgets.of(self._session)
+    async def gone(self) -> tuple[Decimal, int, Decimal, int]:
+        (seen,) = await self._budgets.of(self._session)
+        return seen.cost_usd, seen.tokens, seen.reserved_cost_usd, seen.reserved_tokens
 
     async def says(self, number: int) -> None:
         await self._house.pool.execute(
@@ -82,20 +82,17 @@ async def test_an_answer_that_nobody_has_read_counts_as_what_was_reserved(spende
     assert await spender.may(2)
 
 
-async def test_people_see_what_is_used_with_what_is_under_way(
-    house: House, spender: Spender
+async def test_people_see_what_is_gone_and_what_a_call_may_still_take(
+    spender: Spender,
 ) -> None:
-    await house.pool.execute(
-        "UPDATE ekiden.api_tasks SET status = 'RUNNING', attempt = 1, queued = false,"
-        " worker_id = 1, started_at = now()"
-    )
-    (budget,) = await spender.left()
-    assert (budget.used_usd, budget.used_tokens) == (CALL, TOKENS)
-    assert (budget.cost_usd, budget.tokens) == (0, 0)
+    assert await spender.gone() == (0, 0, 0, 0), "no attempt runs"
+    await spender.over("LOST")
+    assert await spender.gone() == (0, 0, CALL, TOKENS)
     read = {"input_tokens": 10, "output_tokens": 5, "cost_usd": Decimal("0.01")}
-    await spender.ledger.append([spender.call(1, **read)])
-    (budget,) = await spender.left()
-    assert (budget.used_usd, budget.used_tokens) == (Decimal("0.01"), 15)
+    await spender.ledger.append([spender.call(1)])
+    assert await spender.gone() == (CALL, TOKENS, 0, 0)
+    await spender.ledger.settle([spender.call(1, **read)])
+    assert await spender.gone() == (Decimal("0.01"), 15, 0, 0)
 
 
 @pytest.mark.parametrize("usage", [{}, {"input_tokens": 7, "output_tokens": 1}])

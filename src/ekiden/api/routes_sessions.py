@@ -150,13 +150,15 @@ async def proceed_next_phase(
     gate is passed once.
     """
     decision = fit(Decision, {} if given is None else given)
-    await here.sessions.approve(
+    done = await here.sessions.approve(
         session.id,
         actor=decision.actor,
         comment=decision.comment,
         revision=revision_of(if_match),
         idempotency_key=key,
     )
+    if done.repeated:
+        response.headers["Idempotent-Replayed"] = "true"
     return await progress_of(here, session.id, response)
 
 

@@ -62,13 +62,13 @@ async def sessions(
 
 @router.get("/{sessionId}", summary="One session with its outputs", responses=refusals(404))
 async def session(session: KnownSession, here: Here, response: Response) -> SessionShown:
-    """Return a session with every revision of its phases' outputs.
+    """Return a session with its budgets and every revision of its phases' outputs.
 
     At a gate the ETag names the output that waits there.
     """
     revisions = await here.sessions.revisions(session.id)
     response.headers.update(etag(standing(session, revisions)))
-    return SessionShown.of(session, revisions)
+    return SessionShown.of(session, revisions, await here.sessions.budgets.of(session.id))
 
 
 @router.get("/{sessionId}/tasks", summary="Its tasks", responses=refusals(404))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ from pydantic import ConfigDict, Field
 
 from ekiden.api.shown import Shown
 from ekiden.core import records
+from ekiden.core.budget import Spent
 
 
 class Failure(Shown):
@@ -36,6 +38,31 @@ class OptionsShown(Shown):
     worker_timeout: int
     gates: dict[str, Any] = Field(description="policies over the flow's, by phase")
     models: dict[str, str] = Field(description='"provider:model" by place')
+
+
+class BudgetShown(Shown):
+    """What may be spent, and what is gone of it. A limit that is null is none."""
+
+    max_cost_usd: float | None
+    max_tokens: int | None
+    cost_usd: float
+    tokens: int
+    reserved_cost_usd: float = Field(description="that calls under way may still cost")
+    reserved_tokens: int = Field(description="that calls under way may still take")
+    calls_without_price: int
+
+    @classmethod
+    def of(cls, spent: Spent) -> Self:
+        """Show a budget."""
+        return cls(
+            max_cost_usd=None if spent.max_cost_usd is None else float(spent.max_cost_usd),
+            max_tokens=spent.max_tokens,
+            cost_usd=float(spent.cost_usd),
+            tokens=spent.tokens,
+            reserved_cost_usd=float(spent.reserved_cost_usd),
+            reserved_tokens=spent.reserved_tokens,
+            calls_without_price=spent.unpriced,
+        )
 
 
 class RevisionShown(Shown):
@@ -69,6 +96,8 @@ class SessionShown(Shown):
     title: str
     input: dict[str, Any]
     options: OptionsShown
+    budget: BudgetShown | None = Field(description="of the session as a whole")
+    budgets: dict[str, BudgetShown] = Field(description="of its phases, by number")
     created_by: str
     fork_of: str | None = Field(description="the session it was forked from")
     error: Failure | None
@@ -82,8 +111,14 @@ class SessionShown(Shown):
     revisions: list[RevisionShown]
 
     @classmethod
-    def of(cls, session: records.Session, revisions: list[records.Revision]) -> Self:
+    def of(
+        cls,
+        session: records.Session,
+        revisions: list[records.Revision],
+        budgets: Sequence[Spent],
+    ) -> Self:
         """Show a session."""
+        limits = {b.phase: BudgetShown.of(b) for b in budgets}
         return cls(
             session_id=session.id,
             flow=session.flow,
@@ -104,6 +139,8 @@ class SessionShown(Shown):
                 gates=session.gates,
                 models=session.models,
             ),
+            budget=limits.pop(0, None),
+            budgets={str(phase): limit for phase, limit in limits.items()},
             created_by=session.created_by,
             fork_of=session.parent_id,
             error=None if session.error is None else Failure.model_validate(session.error),

@@ -15,6 +15,7 @@ from ekiden.cli.sessions import Format
 from ekiden.cli.words import ago, camel, clean, one_line, readable, table, to_json
 from ekiden.config import load_settings
 from ekiden.core import recording
+from ekiden.core.budget import Spent
 from ekiden.core.model import SessionState
 from ekiden.core.records import DraftLine
 from ekiden.errors import EkidenError
@@ -61,9 +62,10 @@ def show(session_id: str, *, machine: bool) -> None:
             await sessions.progress(session_id),
             await sessions.revisions(session_id),
             await sessions.drafts(session_id),
+            await sessions.budgets.of(session_id),
         )
 
-    session, progress, revisions, drafts = with_sessions(look)
+    session, progress, revisions, drafts, budgets = with_sessions(look)
     if machine:
         told = {
             "sessionId": session.id,
@@ -72,6 +74,7 @@ def show(session_id: str, *, machine: bool) -> None:
             "progress": progress,
             "revisions": camel(revisions),
             "drafts": camel(drafts),
+            "budgets": camel(budgets),
         }
         typer.echo(to_json(told))
         return
@@ -80,6 +83,7 @@ def show(session_id: str, *, machine: bool) -> None:
         f"Flow     {session.flow} ({session.flow_title}), version {session.flow_version}",
         f"Title    {one_line(session.title)}",
         f"Status   {session.status}",
+        *(_budget_line(budget) for budget in budgets),
         "Input",
         *readable(session.input, "  "),
         "Phases",
@@ -105,6 +109,16 @@ def show(session_id: str, *, machine: bool) -> None:
         typer.echo(f"\n{waiting['message']}")
         for what in showing.ways_on(progress) or ("resume {id}",):
             typer.echo(f"  ekiden {what.format(id=session.id)}")
+
+
+def _budget_line(budget: Spent) -> str:
+    parts = []
+    if budget.max_cost_usd is not None:
+        parts.append(f"{budget.used_usd:.4f} of {budget.max_cost_usd:f} USD")
+    if budget.max_tokens is not None:
+        parts.append(f"{budget.used_tokens:,} of {budget.max_tokens:,} tokens")
+    of = f"phase {budget.phase}: " if budget.phase else ""
+    return f"Budget   {of}{', '.join(parts)} used"
 
 
 def _phase_line(phase: dict[str, Any]) -> str:

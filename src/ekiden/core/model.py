@@ -6,10 +6,12 @@ together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Any
 
 
@@ -108,6 +110,17 @@ class Review:
     budget: Budget | None = None  # budget: the new one
     keep: bool = False  # budget: where the new one has no limit, the one that was set stays
     timed_out: bool = False  # approve: nobody decided in time, and that is what the flow wants then
+
+    def digest(self) -> bytes:
+        """Return what tells it from another decision under the same key.
+
+        It is of what was asked for, not of what that came to: so a repeat of "approve what stands"
+        is the same request whatever stands by then.
+        """
+        # What is left out is not in it: a field that is added one day changes no key of today.
+        asked = {k: v for k, v in asdict(self).items() if k != "key" and v is not None}
+        said = json.dumps(asked, sort_keys=True, default=str)
+        return blake2b(said.encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

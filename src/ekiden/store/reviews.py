@@ -74,6 +74,8 @@ class Reviews:
                 if row is None:
                     raise NotFound(f"There is no session {session_id}.")
                 done = await DO[review.verb](Desk(connection, session_id, row, review))
+                if review.key is not None:
+                    await connection.execute(sql("keep_asked"), review.key, review.digest())
             failpoint.reach("review.after")
         return done
 
@@ -87,9 +89,13 @@ class Reviews:
             return False
         with translated(self._dsn):
             row = await self._pool.fetchrow(sql("review_by_key"), review.key)
-        if row is not None and (row["session_id"], row["verb"]) != (session_id, review.verb):
+        if row is None:
+            return False
+        same = (row["session_id"], row["verb"]) == (session_id, review.verb)
+        # What an older version of Ekiden has taken is known by its verb alone.
+        if not same or row["asked"] not in {None, review.digest()}:
             raise Conflict("This Idempotency-Key was used for another decision.")
-        return row is not None
+        return True
 
     async def _repeated(self, session_id: str) -> Reviewed:
         with translated(self._dsn):

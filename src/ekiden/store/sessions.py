@@ -9,7 +9,7 @@ import orjson
 
 from ekiden import failpoint
 from ekiden.core import records
-from ekiden.core.model import Event, Options, Review, SessionState, Verb
+from ekiden.core.model import Event, Options, Review, Reviewed, SessionState, Verb
 from ekiden.core.progress import progress
 from ekiden.errors import Conflict, NotFound, UnknownFlow
 from ekiden.store.alerts import Alerts
@@ -50,6 +50,7 @@ class Sessions:
         self.inside = Inside(pool, dsn)
         self.recordings = Recordings(pool, dsn)
         self.archive = Archive(pool, dsn)
+        self.budgets = Budgets(pool, dsn)
         self.logins = Logins(pool, dsn)
 
     @property
@@ -149,7 +150,7 @@ class Sessions:
         comment: str | None = None,
         revision: int | None = None,
         idempotency_key: str | None = None,
-    ) -> None:
+    ) -> Reviewed:
         """Pass the gate the session stands at, exactly once however many ask.
 
         Args:
@@ -165,7 +166,7 @@ class Sessions:
             StaleRevision: the output changed since ``revision``.
             Conflict: the key was used for another decision.
         """
-        await self.reviews.take(
+        return await self.reviews.take(
             session_id,
             Review(
                 verb=Verb.APPROVE,

@@ -95,8 +95,10 @@ class _Maker:
 
     def _leaf(self, at: str, label: str, kind: str, value: Any, spec: dict[str, Any]) -> Leaf:
         typed = None if self._given is None else self._given.get(at)
-        if kind == "flag" and self._given is not None:
-            typed = self._given.get(at, "")
+        if kind == "flag" and self._given is not None and f"{at}?" in self._given:
+            typed = self._given.get(
+                at, ""
+            )  # the form had it: a box that is not ticked sends nothing
         choices = [c for c in spec.get("enum", ()) if isinstance(c, str)]
         if choices and kind == "text":
             kind = "choice"

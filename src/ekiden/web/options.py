@@ -9,9 +9,10 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from ekiden.api.limits import INT64_MAX
-from ekiden.core.model import StepKind
+from ekiden.core.model import Budget, StepKind
 
 MODEL = "model."  # before the place: "model." for all, "model.1", "model.1.THINK"
+_GROUPED = re.compile(r"\d{1,3}(,\d{3})+")  # a whole number as people write a long one
 _MODEL = re.compile(r"(?P<provider>[a-z][a-z0-9_-]*):\S.*")
 _LONGEST_MODEL = 200
 _MOST_RETRIES = 100
@@ -49,15 +50,15 @@ def read_options(
         "autoProgressSteps": bool(form.get("auto_steps")),
         "autoProgressPhases": bool(form.get("auto_phases")),
     }
-    retries = _number(form, "max_retries", _MOST_RETRIES, read)
+    retries = _number(form, "max_retries", _MOST_RETRIES, read.problems)
     if retries is not None:
         read.options["maxRetries"] = int(retries)
-    cost = _number(form, "max_cost_usd", _MOST_DOLLARS, read, whole=False)
-    tokens = _number(form, "max_tokens", INT64_MAX, read)
-    if cost is not None or tokens is not None:
+    budget = read_budget(form, read.problems)
+    if budget != Budget():
+        cost = budget.max_cost_usd
         read.options["budget"] = {
             "maxCostUsd": None if cost is None else float(cost),
-            "maxTokens": None if tokens is None else int(tokens),
+            "maxTokens": budget.max_tokens,
         }
     models = {}
     for place in ("", *places(phases)):
@@ -68,6 +69,13 @@ def read_options(
     if models:
         read.options["models"] = models
     return read
+
+
+def read_budget(form: Mapping[str, str], problems: list[tuple[str, str]]) -> Budget:
+    """Return the budget of a form, and add what is wrong with each of its fields."""
+    cost = _number(form, "max_cost_usd", _MOST_DOLLARS, problems, whole=False)
+    tokens = _number(form, "max_tokens", INT64_MAX, problems)
+    return Budget(max_cost_usd=cost, max_tokens=None if tokens is None else int(tokens))
 
 
 def wrong_model(chosen: str, providers: Sequence[str]) -> list[str]:
@@ -81,19 +89,27 @@ def wrong_model(chosen: str, providers: Sequence[str]) -> list[str]:
 
 
 def _number(
-    form: Mapping[str, str], name: str, most: int, read: Read, *, whole: bool = True
+    form: Mapping[str, str],
+    name: str,
+    most: int,
+    problems: list[tuple[str, str]],
+    *,
+    whole: bool = True,
 ) -> Decimal | None:
     text = form.get(name, "").strip()
     if not text:
         return None
+    # Of an amount "1,250" may be one and a quarter: then nobody knows but who wrote it.
+    if whole and _GROUPED.fullmatch(text):
+        text = text.replace(",", "")
     try:
         value = Decimal(text)
     except InvalidOperation:
         value = Decimal("NaN")
     if not value.is_finite() or (whole and value != value.to_integral_value()):
-        read.problems.append((name, "form.not-whole" if whole else "form.not-a-number"))
+        problems.append((name, "form.not-whole" if whole else "form.not-an-amount"))
         return None
     if 0 <= value <= most:
         return value
-    read.problems.append((name, "must be at least 0" if value < 0 else f"must be at most {most}"))
+    problems.append((name, "must be at least 0" if value < 0 else f"must be at most {most}"))
     return None

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
 from functools import partial
 from secrets import token_hex
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from ekiden.api.limits import INT64_MAX, parse_json
+from ekiden.api.limits import parse_json
 from ekiden.api.problems import Refusal, invalid
 from ekiden.core.gates import within_reach
 from ekiden.core.machine import SessionEvent, session_after
@@ -24,7 +23,7 @@ from ekiden.errors import Conflict, InputInvalid, NotFound, StaleRevision
 from ekiden.store.pages import RevisionRow
 from ekiden.web.editing import edited, form_of
 from ekiden.web.language import itself
-from ekiden.web.options import wrong_model
+from ekiden.web.options import read_budget, wrong_model
 from ekiden.web.routes_sessions import Form, act, code_of, told_of, wrong_of
 from ekiden.web.visit import PageRoute, Visit, Visiting, key_of
 from ekiden.web.words import told_in
@@ -32,6 +31,7 @@ from ekiden.web.words import told_in
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _LONGEST_NOTE = 10_000
+_BESIDE_OUTPUT = ("revision", "base", "comment", "name")  # what both forms of an edit have
 PhaseNumber = Annotated[int, Query(ge=1, le=32)]
 
 
@@ -96,17 +96,11 @@ async def _take(visit: Visit, session_id: str, form: Form, verb: Verb, **more: A
 
 
 def _budget(form: Form) -> Budget:
-    cost, tokens = form.get("max_cost_usd", "").strip(), form.get("max_tokens", "").strip()
-    try:
-        limit = Decimal(cost) if cost else None
-        count = int(tokens) if tokens else None
-    except (InvalidOperation, ValueError):
-        limit, count = Decimal(-1), None
-    if limit is not None and not (limit.is_finite() and 0 <= limit < 10**9):
-        raise InputInvalid("The budget is no amount.", [("max_cost_usd", "form.not-a-number")])
-    if count is not None and not 0 <= count <= INT64_MAX:
-        raise InputInvalid("The budget is no amount.", [("max_tokens", "form.not-a-number")])
-    return Budget(max_cost_usd=limit, max_tokens=count)
+    problems: list[tuple[str, str]] = []
+    budget = read_budget(form, problems)
+    if problems:
+        raise InputInvalid("The budget does not fit.", problems)
+    return budget
 
 
 # -- edit ----------------------------------------------------------------------------------------
@@ -155,8 +149,10 @@ async def _show_edit(
     text = await visit.pages.output(session.id, base.id)
     said = [(path, told_in(visit.t, message)) for path, message in problems]
     typed = form or {}
+    text = typed.get("draft", text)
     group = None
-    if not (raw or "json" in typed or base.too_large):
+    wants_fields = not (raw or "json" in typed)
+    if wants_fields and not base.too_large:
         schema = await visit.pages.output_schema(session.id, phase)
         group = form_of(json.loads(text), schema, visit.t, given=form, problems=said)
     query = [("phase", str(phase)), ("raw", "" if group else "true")]
@@ -172,7 +168,8 @@ async def _show_edit(
         base=base.id,
         newest=newest,
         group=group,
-        raw_text="" if group else typed.get("json", _pretty(text)),
+        fieldless=wants_fields and group is None,
+        raw_text="" if group else typed["json"] if "json" in typed else _pretty(text),
         problems=said,
         told=told,
         typed=typed,
@@ -186,6 +183,29 @@ def _pretty(text: str) -> str:
     return json.dumps(json.loads(text), ensure_ascii=False, indent=2)
 
 
+async def _typed(visit: Visit, session_id: str, base: RevisionRow, form: Form) -> Any:
+    """Return an output as a form says it: as JSON, or by what its fields say of what it was.
+
+    Raises:
+        InputInvalid: some of it cannot be read.
+        Refusal: 400, a form that no page of ours has made.
+    """
+    if "json" in form:
+        try:
+            return parse_json(form["json"].encode())
+        except Refusal as refusal:
+            said = list(refusal.fields) or [("", visit.t("edit.not-json", said=refusal.detail))]
+            raise InputInvalid(refusal.detail, said) from None
+    if "draft" in form:  # typed as JSON before it was shown as fields
+        before = parse_json(form["draft"].encode())
+    else:
+        before = json.loads(await visit.pages.output(session_id, base.id))
+    output, problems = edited(before, form)
+    if problems:
+        raise InputInvalid("What was typed does not fit.", problems)
+    return output
+
+
 @router.post("/sessions/{session_id}/edit")
 async def edit(visit: Visiting, session_id: str, phase: PhaseNumber, raw: bool = False) -> Response:
     """Store what a person made of an output as a new revision."""
@@ -193,16 +213,8 @@ async def edit(visit: Visiting, session_id: str, phase: PhaseNumber, raw: bool =
     base = _base(await _versions(visit, session_id, phase), form)
     show = partial(_show_edit, visit, session_id, phase, raw=raw, form=form)
     try:
-        if "json" in form:
-            output = parse_json(form["json"].encode())
-        else:
-            before = json.loads(await visit.pages.output(session_id, base.id))
-            output, problems = edited(before, form)
-            if problems:
-                return await show(code=422, problems=problems)
+        output = await _typed(visit, session_id, base, form)
         await _take(visit, session_id, form, Verb.EDIT, output=output, phase=phase)
-    except Refusal as refusal:
-        return await show(code=422, problems=list(refusal.fields) or [("", refusal.detail)])
     except InputInvalid as error:
         return await show(code=422, problems=error.problems)
     except StaleRevision:
@@ -210,6 +222,21 @@ async def edit(visit: Visiting, session_id: str, phase: PhaseNumber, raw: bool =
     except Conflict as error:
         return await show(code=409, told=told_of(visit, error))
     return visit.see_other(f"/sessions/{session_id}")
+
+
+@router.post("/sessions/{session_id}/edit/form")
+async def turn(visit: Visiting, session_id: str, phase: PhaseNumber, raw: bool = False) -> Response:
+    """Show what was typed in the other form; nothing is stored."""
+    form = await visit.form()
+    base = _base(await _versions(visit, session_id, phase), form)
+    show = partial(_show_edit, visit, session_id, phase)
+    try:
+        output = await _typed(visit, session_id, base, form)
+    except InputInvalid as error:
+        return await show(raw=not raw, form=form, code=422, problems=error.problems)
+    carried = {name: form[name] for name in _BESIDE_OUTPUT if name in form}
+    text = json.dumps(output, ensure_ascii=False, indent=2 if raw else None)
+    return await show(raw=raw, form={**carried, "json" if raw else "draft": text})
 
 
 # -- rerun ---------------------------------------------------------------------------------------

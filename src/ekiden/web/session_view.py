@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ekiden.core.budget import Spent
 from ekiden.core.gates import within_reach
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import SessionState, TaskState
@@ -42,6 +43,7 @@ class Material:
     reviews: list[ReviewLine]
     said: list[SaidRow]
     drafts: list[DraftRow]
+    budgets: list[Spent]
     timeline: Timeline | None
     summary: dict[str, list[str]]  # where the time went, in words, by language; empty while it runs
     last_event: int  # everything here is at least as new as this event
@@ -123,6 +125,7 @@ async def read(sessions: Sessions, session_id: str) -> Material:
         said=await pages.said(session_id) if running else [],
         summary=of_session(lived) if lived else {},
         drafts=await sessions.board.find(session_id=session_id) if completed else [],
+        budgets=await sessions.budgets.of(session_id),
         timeline=timeline(
             tasks,
             await pages.attempts(tasks),
@@ -205,8 +208,9 @@ class SessionView:
     @property
     def advice(self) -> str:
         """Say what a person can do now, if anything."""
-        waiting = self.progress["waitingFor"]
-        return "" if waiting is None else self._t(f"waiting-advice.{waiting['kind']}")
+        # What is tried again by itself is told with the trouble.
+        kind = self.waits_for
+        return self._t(f"waiting-advice.{kind}") if kind not in {"", "retry"} else ""
 
     @property
     def trouble(self) -> Trouble | None:
@@ -214,11 +218,13 @@ class SessionView:
         error = self.progress["error"]
         if error is None or self.ended:
             return None
-        t, kind = self._t, str(error.get("kind") or "")
+        t, kind, retry_at = self._t, str(error.get("kind") or ""), error.get("retryAt")
+        # Nothing has failed for good, and there is nothing to resume, before the last try.
+        todo = "again" if retry_at else kind
         phase, step = error.get("phase"), error.get("step")
         return Trouble(
             what=t.maybe(f"trouble.{kind}", t("trouble.other")),
-            advice=t.maybe(f"trouble-advice.{kind}", t("trouble-advice.other")),
+            advice=t.maybe(f"trouble-advice.{todo}", t("trouble-advice.other")),
             message=str(error.get("message") or ""),
             kind=kind,
             task=error.get("taskId"),
@@ -226,7 +232,7 @@ class SessionView:
             where=t("session.where", phase=self.title_of(phase), step=t(f"step.{step}"))
             if isinstance(phase, int) and step
             else "",
-            retry_at=error.get("retryAt"),
+            retry_at=retry_at,
         )
 
     @property
@@ -317,7 +323,25 @@ class SessionView:
                 t("figure.tokens-remark"),
             ),
             (t("figure.calls"), f"{usage['calls']:,}", ", ".join(usage["models"][:4])),
+            *(self._budget(budget) for budget in self.material.budgets),
         ]
+
+    def _budget(self, budget: Spent) -> tuple[str, str, str]:
+        """Return what is gone of a budget, as a figure."""
+        t, parts = self._t, []
+        if budget.max_cost_usd is not None:
+            used, most = dollars(budget.used_usd), dollars(budget.max_cost_usd)
+            parts.append(t("figure.used", a=used, b=most))
+        if budget.max_tokens is not None:
+            used, most = f"{budget.used_tokens:,}", f"{budget.max_tokens:,}"
+            parts.append(t("figure.used-tokens", a=used, b=most))
+        return (
+            t("figure.budget-of", phase=self.title_of(budget.phase))
+            if budget.phase
+            else t("figure.budget"),
+            t("word.comma").join(parts),
+            t("figure.unpriced", n=budget.unpriced) if budget.unpriced else "",
+        )
 
     def row_of(self, task_id: int) -> Row | None:
         """Return where the time of a task went, once it has begun."""

@@ -43,7 +43,8 @@ WITH calls AS (
     JOIN ekiden.api_tasks t ON t.id = r.task_id
     LEFT JOIN ekiden.started_calls s ON s.task_id = r.task_id AND s.attempt = r.attempt
                                         AND s.number = r.number AND s.answer_id LIKE 'resp\_%'
-    WHERE r.session_id = $1 AND (r.task_id, r.attempt, r.number) <> ($3::bigint, $4::int, $5::int)
+    WHERE r.session_id = $1
+      AND (r.task_id, r.attempt, r.number) IS DISTINCT FROM ($3::bigint, $4::int, $5::int)
       AND NOT EXISTS (SELECT FROM ekiden.calls c WHERE c.task_id = r.task_id
                       AND c.attempt = r.attempt AND c.number = r.number)
       AND CASE
@@ -51,7 +52,8 @@ WITH calls AS (
           WHEN s.task_id IS NULL THEN
               EXISTS (SELECT FROM ekiden.attempts a WHERE a.task_id = r.task_id
                       AND a.number = r.attempt AND a.outcome = 'LOST')
-          ELSE t.status IN ('QUEUED', 'RUNNING') AND (r.task_id, r.number) <> ($3, $5)
+          ELSE t.status IN ('QUEUED', 'RUNNING')
+               AND (r.task_id, r.number) IS DISTINCT FROM ($3, $5)
                AND s.withdrawn_at IS NULL
                AND NOT EXISTS (SELECT FROM ekiden.reservations l
                                WHERE l.session_id = r.session_id AND l.task_id = r.task_id

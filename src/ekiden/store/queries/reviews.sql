@@ -4,7 +4,11 @@
 
 -- name: review_by_key
 -- The review an idempotency key stands for, if it was taken already.
-SELECT session_id::text, phase, verb FROM ekiden.reviews WHERE idempotency_key = $1;
+SELECT session_id::text, verb, asked FROM ekiden.reviews WHERE idempotency_key = $1;
+
+-- name: keep_asked
+-- Keeps with the review of an idempotency key what it came with.
+UPDATE ekiden.reviews SET asked = $2 WHERE idempotency_key = $1;
 
 -- name: look_at_gate
 -- What is to be known for any decision over a session; the revision is the one that stands.
