@@ -50,7 +50,6 @@ class Sessions:
         self.inside = Inside(pool, dsn)
         self.recordings = Recordings(pool, dsn)
         self.archive = Archive(pool, dsn)
-        self.budgets = Budgets(pool, dsn)
         self.logins = Logins(pool, dsn)
 
     @property
