@@ -40,7 +40,7 @@ class Watcher:
     async def open(self, port: int) -> None:
         # A small buffer, so that one who does not read is soon felt by the server.
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
-        path = f"/api/demo/cot-session/{self.session}/events"
+        path = f"/api/noop/cot-session/{self.session}/events"
         self.writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         head = await self.reader.readuntil(b"\r\n\r\n")
         assert b" 200 " in head.split(b"\r\n")[0], head
