@@ -79,7 +79,7 @@ def compares_all_with_all(nodes: list[Plan]) -> list[Plan]:
     ]
 
 
-HANDOFF = "1" + ", '{}'" * 24
+HANDOFF = "1" + ", '{}'" * 14 + ", 'RUNNING'" + ", '{}'" * 10
 
 
 async def test_a_claim_walks_the_index_of_what_is_queued_past_all_that_is_finished(relay: Relay):

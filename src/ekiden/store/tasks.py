@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from itertools import starmap
 from typing import Any
 
@@ -36,14 +37,57 @@ class Completion:
     drafts: list[tuple[str, str, str]] = field(default_factory=list)  # title, body, sources
     complaint: str | None = None  # of the gate's check
 
+    @property
+    def follows(self) -> tuple[Any, ...]:
+        """What follows it, in the order of the statement's arrays; much the same in a batch."""
+        return (
+            self.event, self.next_phase, self.next_step, self.new_phase, self.hold,
+            self.closes_phase, self.next_count, self.room, self.reads,
+        )  # fmt: skip
 
-@dataclass(slots=True)
+
 class Handed:
-    """What the hand-off gave back for a batch."""
+    """What the hand-off gave back for a batch.
 
-    accepted: set[int]  # positions of completions that passed their fence
-    following: dict[int, list[ClaimedTask]]  # position → tasks already claimed by this worker
-    left_queued: bool  # some tasks found no room here and wait in the queue
+    Attributes:
+        accepted: positions of completions that passed their fence.
+        left_queued: whether some tasks found no room here and wait in the queue.
+    """
+
+    def __init__(self, batch: Sequence[Completion], row: asyncpg.Record) -> None:
+        self.accepted = {position - 1 for position in row["accepted"]}
+        self.left_queued: bool = row["left_queued"]
+        self._batch = batch
+        self._row = row
+
+    @cached_property
+    def following(self) -> dict[int, list[ClaimedTask]]:
+        """Tasks already claimed by this worker, by the position that they follow.
+
+        Put together when it is asked for: the next batch can be on its way by then.
+        """
+        row, found = self._row, dict[int, list[ClaimedTask]]()
+        if row["next_of"] is None:
+            return found
+        for position, id_, item, generation in zip(
+            row["next_of"], row["next_ids"], row["next_items"], row["next_generations"], strict=True
+        ):
+            done = self._batch[position - 1]
+            found.setdefault(position - 1, []).append(
+                ClaimedTask(
+                    id=id_,
+                    session_id=done.task.session_id,
+                    flow_id=done.task.flow_id,
+                    phase=done.next_phase,
+                    step=done.next_step,
+                    item=item,
+                    generation=generation,
+                    attempt=1,
+                    budget_from=0,
+                    request=done.items[item] if done.items is not None else None,
+                )
+            )
+        return found
 
 
 class Tasks:
@@ -203,42 +247,20 @@ class Handoff:
             [c.task.attempt for c in batch],
             [c.task.session_id for c in batch],
             [c.result for c in batch],
-            [c.reads for c in batch],
-            [c.event for c in batch],
-            [c.next_phase for c in batch],
-            [c.next_step for c in batch],
-            [c.new_phase for c in batch],
-            [c.hold for c in batch],
-            [c.closes_phase for c in batch],
-            [c.next_count for c in batch],
-            [c.room for c in batch],
-            ["RUNNING"] * len(batch),
+            *_shared([c.follows for c in batch], 9),
+            "RUNNING",
             *(_columns(fans, 3)),
             *(_columns(drafts, 5)),
             *(_columns(complaints, 2)),
         )
-        following: dict[int, list[ClaimedTask]] = {}
-        if row["next_of"] is not None:
-            for ord_, id_, item, generation in zip(
-                row["next_of"], row["next_ids"], row["next_items"], row["next_generations"],
-                strict=True,
-            ):  # fmt: skip
-                done = batch[ord_ - 1]
-                following.setdefault(ord_ - 1, []).append(
-                    ClaimedTask(
-                        id=id_,
-                        session_id=done.task.session_id,
-                        flow_id=done.task.flow_id,
-                        phase=done.next_phase,
-                        step=done.next_step,
-                        item=item,
-                        generation=generation,
-                        attempt=1,
-                        budget_from=0,
-                        request=done.items[item] if done.items is not None else None,
-                    )
-                )
-        return Handed({n - 1 for n in row["accepted"]}, following, row["left_queued"])
+        return Handed(batch, row)
+
+
+def _shared(rows: list[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """Return at which position, from 1, each row stands among those that differ, and these."""
+    positions: dict[tuple[Any, ...], int] = {}
+    where = [positions.setdefault(row, len(positions) + 1) for row in rows]
+    return [where, *_columns(list(positions), width)]
 
 
 def _columns(rows: list[tuple[Any, ...]], width: int) -> list[list[Any]]:

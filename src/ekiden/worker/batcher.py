@@ -37,6 +37,10 @@ class Batcher(Generic[I, O]):
         self._task: asyncio.Task[None] | None = None
         self._closing = False
 
+    def __len__(self) -> int:
+        """Return how many items wait for the next write."""
+        return len(self._items)
+
     def start(self) -> None:
         """Begin to write."""
         self._task = asyncio.create_task(self._run(), name=self._name)

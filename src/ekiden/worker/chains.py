@@ -196,7 +196,8 @@ class Chains:
         if following is None:
             telemetry.emit("attempt_refused", **_where(task))
             return None
-        telemetry.emit("attempt_completed", **_where(task))
+        if telemetry.listens("attempt_completed"):  # asked first: this is once a step
+            telemetry.emit("attempt_completed", **_where(task))
         if log.warned:
             await self._keep(task, log)
         return (following, finished.leg) if following else None

@@ -19,7 +19,7 @@ from ekiden.core.histogram import bucket_of
 from ekiden.core.model import ClaimedTask
 from ekiden.errors import DatabaseError, DatabaseUnreachable, EmbeddedServerError, ResultInvalid
 from ekiden.store.connection import TRANSIENT, UNREACHABLE, connect
-from ekiden.store.tasks import Completion, Handoff, Tasks
+from ekiden.store.tasks import Completion, Handed, Handoff, Tasks
 from ekiden.worker.batcher import Batcher
 from ekiden.worker.patience import Patience, patiently
 
@@ -61,6 +61,7 @@ class Committer:
         self._connection: asyncpg.Connection | None = None
         self._handoff: Handoff | None = None
         self._times: Times = {}
+        self._giving: set[asyncio.Task[None]] = set()  # what is given back in the background
         self._batcher: Batcher[Completion, Answer] = Batcher(
             self._commit, limit=BATCH, name="commit"
         )
@@ -95,12 +96,16 @@ class Committer:
     async def close(self) -> None:
         """Commit what is left and let the connection go."""
         await self._batcher.close()
+        if self._giving:
+            await asyncio.wait(self._giving)
         if self._connection is not None:
             await self._connection.close(timeout=2)
 
     def abort(self) -> None:
         """Let go at once."""
         self._batcher.abort()
+        for giving in self._giving:
+            giving.cancel()
         if self._connection is not None:
             self._connection.terminate()
 
@@ -179,18 +184,23 @@ class Committer:
         begun = monotonic()
         handed = await handoff.complete(self._worker_id(), [c for c, _ in batch])
         self._note(monotonic() - begun, len(batch))
-        refused: list[_Entry] = []
-        for position, entry in enumerate(batch):
-            if position in handed.accepted:
-                await self._accept(entry, handed.following.get(position, []))
-            else:
-                refused.append(entry)
+        refused = [entry for n, entry in enumerate(batch) if n not in handed.accepted]
+        if len(self._batcher) and not refused:
+            # PostgreSQL shall have the next batch first: it waits for nothing else.
+            asyncio.get_running_loop().call_soon(self._tell, batch, handed)
+            return
+        self._tell(batch, handed)
         if refused and doubtful:
             # The lost commit may have gone through while we asked: then its token is our own.
             refused = await self._settle(refused)
         for _, future in refused:
             if not future.done():
                 future.set_result(None)
+
+    def _tell(self, batch: list[_Entry], handed: Handed) -> None:
+        """Hand on what follows each completion of a batch that is durable."""
+        for position in handed.accepted:
+            self._accept(batch[position], handed.following.get(position, []))
         if handed.left_queued:
             self._left_queued()
 
@@ -209,16 +219,21 @@ class Committer:
             ]
             # Siblings that were committed together: the first of them takes what follows.
             held = [task for task in held if task not in following]
-            await self._accept((completion, future), following)
+            self._accept((completion, future), following)
         return open_
 
-    async def _accept(self, entry: _Entry, following: list[ClaimedTask]) -> None:
+    def _accept(self, entry: _Entry, following: list[ClaimedTask]) -> None:
         """Resolve a completion that is durable; give back what its chain cannot go on with."""
         _, future = entry
         if not future.done():
             future.set_result(following)
-            return
-        for task in following:  # the chain was stopped while the commit was on its way
+        elif following:  # the chain was stopped while the commit was on its way
+            giving = asyncio.create_task(self._give_back(following), name="give-back")
+            self._giving.add(giving)
+            giving.add_done_callback(self._giving.discard)
+
+    async def _give_back(self, tasks: list[ClaimedTask]) -> None:
+        for task in tasks:
             await patiently(partial(self._tasks.release, task), refusals=None)
             self._left_queued()
 

@@ -72,7 +72,8 @@ class StepContext:
         self._models = models
         self._search = search
         self._ledger = ledger
-        self._caller = Caller(task, ledger)
+        self._made: Caller | None = None  # once it is needed: many steps ask nothing
+        self._over = False
         self._input: Any = None
         self.reads: set[int] = set()
 
@@ -122,11 +123,20 @@ class StepContext:
 
     def end(self) -> bool:
         """Let no call begin any more; return whether any is under way."""
-        return self._caller.end()
+        self._over = True
+        return self._made is not None and self._made.end()
 
     async def rest(self, seconds: float) -> None:
         """Let the calls under way end, and stop those that have not after ``seconds``."""
         await self._caller.rest(seconds)
+
+    @property
+    def _caller(self) -> Caller:
+        if self._made is None:
+            self._made = Caller(self._task, self._ledger)
+            if self._over:
+                self._made.end()
+        return self._made
 
     async def ask(
         self,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from ekiden.core.gates import GateMode, mode_of
 from ekiden.core.machine import SessionEvent, Transition, decide
@@ -33,8 +32,7 @@ _BODY = Codec(dict[str, Any], "draft body")
 _SOURCES = Codec(list[dict[str, Any]], "draft sources")
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """A finished attempt: what to commit, and the leg that what follows it runs on."""
 
     completion: Completion
@@ -79,7 +77,7 @@ class Executor:
         return Finished(completion, following)
 
     def _resolve(self, task: ClaimedTask, leg: Leg) -> CompiledStep:
-        return leg.flow.phase(task.phase).steps[StepKind(task.step)]
+        return leg.flow.phase(task.phase).steps[task.step]
 
     def _context(self, task: ClaimedTask, leg: Leg) -> StepContext:
         return StepContext(task, leg, models=self._models, search=self._search, ledger=self._ledger)
@@ -144,10 +142,11 @@ class Executor:
         self, task: ClaimedTask, leg: Leg, items: list[str] | None, *, gate: bool
     ) -> Transition:
         # With nothing to execute, EXECUTE counts as closed.
-        step = StepKind.EXECUTE if items == [] else StepKind(task.step)
+        step = StepKind.EXECUTE if items == [] else task.step
         options = leg.options
         key = (id(leg.flow), task.phase, step, options.auto_steps, gate, leg.kept)
         if (known := self._transitions.get(key)) is None:
+            step = StepKind(step)
             known = self._transitions[key] = decide(
                 leg.flow.kinds,
                 len(leg.flow.phases),

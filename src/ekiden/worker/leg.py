@@ -110,7 +110,7 @@ class Leg:
             return []
         phase = self.flow.phase(task.phase)
         assert self.plan is not None  # serves() said so
-        step = phase.steps.get(StepKind(task.step))
+        step = phase.steps.get(task.step)
         if task.step == StepKind.EXECUTE and step is not None and step.item is not None:
             return [step.item.decode(task.request or "null")]
         plan = phase.steps[StepKind.THINK].result.decode(self.plan)

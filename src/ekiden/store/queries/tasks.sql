@@ -61,56 +61,55 @@ WHERE s.id = ANY ($1::uuid[]);
 -- far as it has room, or opens the gate, or ends the session. One statement, one commit, any
 -- number of sessions.
 --
--- A completion is one position of arrays $2 to $15; the children of those that fan out are rows
--- ($16 position, $17 item, $18 request); drafts of those that finish are rows ($19 to $23), and so
--- is what a gate's check complained of ($24 position, $25 complaint).
+-- A completion is one position of $2 to $6: task, attempt, session, result, and at which position of
+-- $7 to $15 stands what follows it, which many of a batch share. The children of those that fan out
+-- are rows ($17 position, $18 item, $19 request); drafts of those that finish are rows ($20 to $24),
+-- and so is what a gate's check complained of ($25 position, $26 complaint).
+--
+-- Carried from part to part is only what finds and fences rows; the rest is looked up by position
+-- where it is written. PostgreSQL copies what is carried at each part, twice where it locks or
+-- updates.
 --
 -- The chain below is linear on purpose: each part carries on what the next one needs. Joining a
 -- part back to an earlier one makes the planner, which expects one row, compare all with all.
 -- Every node costs a lone hop a few microseconds, so there are as few as will do.
--- "running" is a column and not a literal for the same reason: with a literal, statistics taken
--- while nothing ran turn the fence into a scan.
-WITH done AS MATERIALIZED (
-    SELECT *, (SELECT ekiden.now()) AS now
-    FROM unnest($2::bigint[], $3::int[], $4::uuid[], $5::text[], $6::text[], $7::text[],
-                $8::smallint[], $9::text[], $10::boolean[], $11::boolean[], $12::boolean[],
-                $13::int[], $14::int[], $15::text[])
-    WITH ORDINALITY AS d(task_id, attempt, session_id, result, reads, event, next_phase, next_step,
-                         new_phase, hold, closes_phase, next_count, room, running, ord)
+-- 'RUNNING' is a parameter ($16) and not a literal for the same reason: with a literal, statistics
+-- taken while nothing ran turn the fence into a scan.
+WITH done AS (
+    SELECT d.*, (SELECT ekiden.now()) AS now
+    FROM unnest($2::bigint[], $4::uuid[]) WITH ORDINALITY AS d(task_id, session_id, ord)
 ), locked AS MATERIALIZED (
-    -- Carries the completions along: joined to them afterwards, it was read again for each.
-    SELECT d.*, s.status AS session_status, s.open_tasks,
+    SELECT d.task_id, d.ord, d.now, s.status AS session_status, s.open_tasks,
            s.failed_items > s.tolerated_items AS stops
     FROM done d JOIN ekiden.sessions s ON s.id = d.session_id
     WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED')
     ORDER BY s.id FOR UPDATE OF s
 ), fenced AS (
     UPDATE ekiden.api_tasks t
-    SET status = 'COMPLETED', result = d.result::json, reads = d.reads::smallint[], error = NULL,
-        completed_at = d.now
+    SET status = 'COMPLETED', result = ($5::text[])[d.ord]::json,
+        reads = ($15::text[])[($6::int[])[d.ord]]::smallint[], error = NULL, completed_at = d.now
     FROM locked d
-    WHERE t.id = d.task_id AND t.attempt = d.attempt AND t.status = d.running
+    WHERE t.id = d.task_id AND t.attempt = ($3::int[])[d.ord] AND t.status = $16::text
     RETURNING t.id, t.session_id, t.phase, t.step, t.generation, t.attempt, t.worker_id,
-              t.started_at, d.session_status, d.open_tasks, d.stops, d.ord, d.event,
-              d.next_phase, d.next_step, d.new_phase, d.hold, d.closes_phase, d.next_count, d.room, d.now
+              t.started_at, d.session_status, d.open_tasks, d.stops, d.ord, d.now
 ), counted AS (
-    -- One row a session. Siblings agree on all but their ids, and on how much room there is.
+    -- One row a session. What follows is the same for siblings, and so is how much room there is.
     -- The last one closes the step, or stops the session when too many of them have failed.
     SELECT session_id, max(open_tasks) - count(*) AS still_open, max(ord) AS ord,
            max(open_tasks) = count(*) AND NOT bool_or(stops) AS closes,
            max(open_tasks) = count(*) AND bool_or(stops) AS stopped,
            max(id) AS task_id, max(phase) AS phase, max(generation) AS generation,
-           max(session_status) AS session_status, max(event) AS event,
-           max(next_phase) AS next_phase, max(next_step) AS next_step,
-           bool_or(new_phase) AS new_phase, bool_or(hold) AS hold,
-           bool_or(closes_phase) AS closes_phase, max(next_count) AS next_count, max(room) AS room,
-           max(now) AS now
+           max(session_status) AS session_status, max(now) AS now,
+           ($6::int[])[max(ord)] AS follows,
+           ($7::text[])[($6::int[])[max(ord)]] AS event,
+           ($8::smallint[])[($6::int[])[max(ord)]] AS next_phase,
+           ($10::boolean[])[($6::int[])[max(ord)]] AS new_phase
     FROM fenced GROUP BY session_id
 ), moved AS (
     UPDATE ekiden.sessions s
-    SET open_tasks = CASE WHEN c.closes THEN c.next_count ELSE c.still_open END,
+    SET open_tasks = CASE WHEN c.closes THEN ($13::int[])[c.follows] ELSE c.still_open END,
         phase = CASE WHEN c.closes THEN c.next_phase ELSE s.phase END,
-        step = CASE WHEN c.closes THEN c.next_step ELSE s.step END,
+        step = CASE WHEN c.closes THEN ($9::text[])[c.follows] ELSE s.step END,
         generation = CASE WHEN c.closes AND c.new_phase
                           THEN (SELECT coalesce(max(p.generation), 0) + 1 FROM ekiden.phase_runs p
                                 WHERE p.session_id = s.id AND p.phase = c.next_phase)
@@ -130,14 +129,16 @@ WITH done AS MATERIALIZED (
         updated_at = c.now
     FROM counted c WHERE s.id = c.session_id
     RETURNING s.id AS session_id, s.flow_id, c.task_id, c.phase AS closed_phase,
-              c.generation AS closed_generation, c.closes_phase, c.new_phase, c.event, c.ord,
-              c.room, c.next_count, c.now, s.phase, s.step, s.generation, c.closes, c.stopped,
-              c.hold OR c.session_status = 'PAUSED' AS held
+              c.generation AS closed_generation, ($12::boolean[])[c.follows] AS closes_phase,
+              c.new_phase, c.event, c.ord, ($14::int[])[c.follows] AS room,
+              ($13::int[])[c.follows] AS next_count, c.now, s.phase, s.step, s.generation,
+              c.closes, c.stopped,
+              ($11::boolean[])[c.follows] OR c.session_status = 'PAUSED' AS held
 ), next AS MATERIALIZED (
     SELECT nextval('ekiden.api_tasks_id_seq') AS id, coalesce(f.item, 0) AS item, f.request,
            m.session_id, m.flow_id, m.phase, m.step, m.generation, m.held, m.ord, m.now,
            NOT m.held AND coalesce(f.item, 0) < m.room AS mine
-    FROM moved m LEFT JOIN unnest($16::bigint[], $17::int[], $18::text[]) AS f(ord, item, request)
+    FROM moved m LEFT JOIN unnest($17::bigint[], $18::int[], $19::text[]) AS f(ord, item, request)
          ON f.ord = m.ord
     WHERE m.closes AND m.next_count > 0
 ), inserted AS (
@@ -158,14 +159,14 @@ WITH done AS MATERIALIZED (
     SELECT m.session_id, m.closed_phase, m.closed_generation, 1, 'model', m.task_id, m.now,
            CASE WHEN m.event <> 'open_gate' THEN m.now END,
            CASE WHEN m.event <> 'open_gate' THEN 'flow' END,
-           (SELECT k.complaint FROM unnest($24::bigint[], $25::text[]) AS k(ord, complaint)
+           (SELECT k.complaint FROM unnest($25::bigint[], $26::text[]) AS k(ord, complaint)
             WHERE k.ord = m.ord)
     FROM moved m WHERE m.closes AND m.closes_phase
 ), ended AS (
     INSERT INTO ekiden.drafts (session_id, generation, number, title, body, sources, created_at)
     SELECT m.session_id, m.closed_generation, d.number, d.title, d.body::json, d.sources::json, m.now
     FROM moved m
-    JOIN unnest($19::bigint[], $20::int[], $21::text[], $22::text[], $23::text[])
+    JOIN unnest($20::bigint[], $21::int[], $22::text[], $23::text[], $24::text[])
          AS d(ord, number, title, body, sources) ON d.ord = m.ord
     WHERE m.closes AND m.event = 'finish'
 ), history AS (
