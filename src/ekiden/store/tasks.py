@@ -223,6 +223,10 @@ class Handoff:
         self._connection = connection
         self._statement: Any = None
 
+    async def warm_up(self) -> None:
+        """Have the statement planned: what completes nothing changes nothing."""
+        await self.complete(0, [])
+
     async def complete(self, worker_id: int, batch: Sequence[Completion]) -> Handed:
         """Commit a batch of completions and hand on, in one statement."""
         if self._statement is None:

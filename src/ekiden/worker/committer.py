@@ -119,7 +119,9 @@ class Committer:
             settings={"plan_cache_mode": "force_generic_plan"},
             command_timeout=ANSWER,
         )
-        self._handoff = Handoff(self._connection)
+        handoff = Handoff(self._connection)
+        await handoff.warm_up()  # else the first hop would wait for it, ten times its own time
+        self._handoff = handoff
 
     async def _commit(self, batch: list[_Entry]) -> None:
         """Commit a batch and resolve every future; log what is no fault of the batch, and wait."""
