@@ -51,12 +51,12 @@ class Cutter:
 class _Link:
     def __init__(self, cutter: Cutter) -> None:
         self._cutter = cutter
-        self._is_lane = False
+        self._seen = 0  # messages from the one that parses the hand-off on; the next one plans it
         self._doomed: str | None = None
 
     async def up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 20):
-            if self._is_lane and self._doomed is None and (how := self._cutter.how):
+            if self._seen >= 2 and self._doomed is None and (how := self._cutter.how):
                 self._doomed = how
                 self._cutter.lost += 1
                 if how == "not sent":
@@ -65,7 +65,7 @@ class _Link:
                     writer.write(data[: len(data) // 2])
                     await writer.drain()
                     return
-            self._is_lane = self._is_lane or _HANDOFF in data
+            self._seen += self._seen > 0 or _HANDOFF in data
             writer.write(data)
             await writer.drain()
 

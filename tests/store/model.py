@@ -282,8 +282,7 @@ class Model:
             session.open_tasks -= len(positions)
             if session.open_tasks == 0:
                 last = batch[positions[-1]]
-                room = max(batch[n].room for n in positions)
-                mine, left = self._hand_on(worker, session, last, room)
+                mine, left = self._hand_on(worker, session, last, last.room)
                 left_queued |= left
                 if mine:
                     following[positions[-1]] = mine

@@ -247,17 +247,6 @@ async def test_a_commit_whose_answer_was_lost_is_settled_by_its_token(house: Hou
     assert steps == [(1, "THINK", 0, "COMPLETED", 1), (1, "INTEGRATE", 0, "RUNNING", 1)]
 
 
-async def test_what_follows_a_chain_that_was_stopped_meanwhile_goes_back_to_the_queue(
-    house: House,
-) -> None:
-    async with committing(house) as (committer, (one, *_)):
-        future = committer.submit(completion(one))
-        await asyncio.sleep(0)  # it is on its way
-        future.cancel()
-    steps = await house.steps(one.session_id)
-    assert steps == [(1, "THINK", 0, "COMPLETED", 1), (1, "INTEGRATE", 0, "QUEUED", 1)]
-
-
 async def test_the_next_batch_is_on_its_way_before_anyone_hears_of_the_last(house: House) -> None:
     """PostgreSQL would wait meanwhile."""
     async with committing(house) as (committer, (one, two, _)):

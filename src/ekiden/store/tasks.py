@@ -225,10 +225,13 @@ class Handoff:
 
     async def warm_up(self) -> None:
         """Have the statement planned: what completes nothing changes nothing."""
-        await self.complete(0, [])
+        await self._send(0, [])
 
     async def complete(self, worker_id: int, batch: Sequence[Completion]) -> Handed:
         """Commit a batch of completions and hand on, in one statement."""
+        return Handed(batch, await self._send(worker_id, batch))
+
+    async def _send(self, worker_id: int, batch: Sequence[Completion]) -> asyncpg.Record:
         if self._statement is None:
             self._statement = await self._connection.prepare(sql("complete_tasks"))
         fans = [
@@ -245,19 +248,18 @@ class Handoff:
         complaints = [
             (ord_, storable(c.complaint)) for ord_, c in enumerate(batch, 1) if c.complaint
         ]
-        row = await self._statement.fetchrow(
+        row: asyncpg.Record = await self._statement.fetchrow(
             worker_id,
             [c.task.id for c in batch],
             [c.task.attempt for c in batch],
             [c.task.session_id for c in batch],
             [c.result for c in batch],
             *_shared([c.follows for c in batch], 9),
-            "RUNNING",
             *(_columns(fans, 3)),
             *(_columns(drafts, 5)),
             *(_columns(complaints, 2)),
         )
-        return Handed(batch, row)
+        return row
 
 
 def _shared(rows: list[tuple[Any, ...]], width: int) -> list[list[Any]]:

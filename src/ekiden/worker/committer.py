@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 
@@ -18,7 +19,7 @@ from ekiden import failpoint
 from ekiden.core.histogram import bucket_of
 from ekiden.core.model import ClaimedTask
 from ekiden.errors import DatabaseError, DatabaseUnreachable, EmbeddedServerError, ResultInvalid
-from ekiden.store.connection import TRANSIENT, UNREACHABLE, connect
+from ekiden.store.connection import TRANSIENT, UNREACHABLE, connect, translated
 from ekiden.store.tasks import Completion, Handed, Handoff, Tasks
 from ekiden.worker.batcher import Batcher
 from ekiden.worker.patience import Patience, patiently
@@ -95,19 +96,25 @@ class Committer:
 
     async def close(self) -> None:
         """Commit what is left and let the connection go."""
-        await self._batcher.close()
-        if self._giving:
-            await asyncio.wait(self._giving)
+        try:
+            await self._batcher.close()
+            if self._giving:
+                await asyncio.wait(self._giving)
+        finally:
+            self._stop_giving()
         if self._connection is not None:
             await self._connection.close(timeout=2)
 
     def abort(self) -> None:
         """Let go at once."""
         self._batcher.abort()
-        for giving in self._giving:
-            giving.cancel()
+        self._stop_giving()
         if self._connection is not None:
             self._connection.terminate()
+
+    def _stop_giving(self) -> None:
+        for giving in self._giving:
+            giving.cancel()
 
     async def _open(self) -> None:
         if self._connection is not None:
@@ -120,7 +127,9 @@ class Committer:
             command_timeout=ANSWER,
         )
         handoff = Handoff(self._connection)
-        await handoff.warm_up()  # else the first hop would wait for it, ten times its own time
+        # Else the first hop would wait for it, ten times its own time. Nothing depends on it.
+        with suppress(DatabaseError), translated(self._dsn()):
+            await handoff.warm_up()
         self._handoff = handoff
 
     async def _commit(self, batch: list[_Entry]) -> None:
@@ -163,9 +172,7 @@ class Committer:
                 batch = batch[half:]
                 continue
             except Exception as error:  # noqa: BLE001 - a future left open would hang its session
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
+                _fail(batch, error)
                 return
             await patience.wait(trouble)
             tries += 1
@@ -189,7 +196,7 @@ class Committer:
         refused = [entry for n, entry in enumerate(batch) if n not in handed.accepted]
         if len(self._batcher) and not refused:
             # PostgreSQL shall have the next batch first: it waits for nothing else.
-            asyncio.get_running_loop().call_soon(self._tell, batch, handed)
+            asyncio.get_running_loop().call_soon(self._tell_all, batch, handed)
             return
         self._tell(batch, handed)
         if refused and doubtful:
@@ -198,6 +205,13 @@ class Committer:
         for _, future in refused:
             if not future.done():
                 future.set_result(None)
+
+    def _tell_all(self, batch: list[_Entry], handed: Handed) -> None:
+        """Do ``_tell``, from the loop: nobody above catches what goes wrong."""
+        try:
+            self._tell(batch, handed)
+        except Exception as error:  # noqa: BLE001 - a future left open would hang its session
+            _fail(batch, error)
 
     def _tell(self, batch: list[_Entry], handed: Handed) -> None:
         """Hand on what follows each completion of a batch that is durable."""
@@ -238,6 +252,12 @@ class Committer:
         for task in tasks:
             await patiently(partial(self._tasks.release, task), refusals=None)
             self._left_queued()
+
+
+def _fail(batch: list[_Entry], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)
 
 
 def _refuse(entry: _Entry, error: Exception) -> None:

@@ -346,7 +346,9 @@ class Worker:
         if not self._more and clock() >= self._look_at:
             # The timer: something is due, or nothing rang for long. Asking first is cheaper.
             self._more = await self._next_due() <= 0
-        while self._chains.free > 0 and self._more and not self._fenced:
+        while (
+            self._chains.free > 0 and self._more and not (self._fenced or self._stopping.is_set())
+        ):
             self._more = False  # a ring from here on counts again
             asked = self._chains.free
             failpoint.reach("claim.before")

@@ -63,8 +63,8 @@ WHERE s.id = ANY ($1::uuid[]);
 --
 -- A completion is one position of $2 to $6: task, attempt, session, result, and at which position of
 -- $7 to $15 stands what follows it, which many of a batch share. The children of those that fan out
--- are rows ($17 position, $18 item, $19 request); drafts of those that finish are rows ($20 to $24),
--- and so is what a gate's check complained of ($25 position, $26 complaint).
+-- are rows ($16 position, $17 item, $18 request); drafts of those that finish are rows ($19 to $23),
+-- and so is what a gate's check complained of ($24 position, $25 complaint).
 --
 -- Carried from part to part is only what finds and fences rows; the rest is looked up by position
 -- where it is written. PostgreSQL copies what is carried at each part, twice where it locks or
@@ -73,8 +73,8 @@ WHERE s.id = ANY ($1::uuid[]);
 -- The chain below is linear on purpose: each part carries on what the next one needs. Joining a
 -- part back to an earlier one makes the planner, which expects one row, compare all with all.
 -- Every node costs a lone hop a few microseconds, so there are as few as will do.
--- 'RUNNING' is a parameter ($16) and not a literal for the same reason: with a literal, statistics
--- taken while nothing ran turn the fence into a scan.
+-- 'RUNNING' is the outcome of a CASE for the same reason: with a literal, statistics taken while
+-- nothing ran turn the fence into a scan.
 WITH done AS (
     SELECT d.*, (SELECT ekiden.now()) AS now
     FROM unnest($2::bigint[], $4::uuid[]) WITH ORDINALITY AS d(task_id, session_id, ord)
@@ -89,12 +89,13 @@ WITH done AS (
     SET status = 'COMPLETED', result = ($5::text[])[d.ord]::json,
         reads = ($15::text[])[($6::int[])[d.ord]]::smallint[], error = NULL, completed_at = d.now
     FROM locked d
-    WHERE t.id = d.task_id AND t.attempt = ($3::int[])[d.ord] AND t.status = $16::text
+    WHERE t.id = d.task_id AND t.attempt = ($3::int[])[d.ord]
+      AND t.status = CASE WHEN d.ord > 0 THEN 'RUNNING' END
     RETURNING t.id, t.session_id, t.phase, t.step, t.generation, t.attempt, t.worker_id,
               t.started_at, d.session_status, d.open_tasks, d.stops, d.ord, d.now
 ), counted AS (
-    -- One row a session. What follows is the same for siblings, and so is how much room there is.
-    -- The last one closes the step, or stops the session when too many of them have failed.
+    -- One row a session. What follows is the same for siblings; how much room there is says the last.
+    -- That one closes the step, or stops the session when too many of them have failed.
     SELECT session_id, max(open_tasks) - count(*) AS still_open, max(ord) AS ord,
            max(open_tasks) = count(*) AND NOT bool_or(stops) AS closes,
            max(open_tasks) = count(*) AND bool_or(stops) AS stopped,
@@ -138,7 +139,7 @@ WITH done AS (
     SELECT nextval('ekiden.api_tasks_id_seq') AS id, coalesce(f.item, 0) AS item, f.request,
            m.session_id, m.flow_id, m.phase, m.step, m.generation, m.held, m.ord, m.now,
            NOT m.held AND coalesce(f.item, 0) < m.room AS mine
-    FROM moved m LEFT JOIN unnest($17::bigint[], $18::int[], $19::text[]) AS f(ord, item, request)
+    FROM moved m LEFT JOIN unnest($16::bigint[], $17::int[], $18::text[]) AS f(ord, item, request)
          ON f.ord = m.ord
     WHERE m.closes AND m.next_count > 0
 ), inserted AS (
@@ -159,14 +160,14 @@ WITH done AS (
     SELECT m.session_id, m.closed_phase, m.closed_generation, 1, 'model', m.task_id, m.now,
            CASE WHEN m.event <> 'open_gate' THEN m.now END,
            CASE WHEN m.event <> 'open_gate' THEN 'flow' END,
-           (SELECT k.complaint FROM unnest($25::bigint[], $26::text[]) AS k(ord, complaint)
+           (SELECT k.complaint FROM unnest($24::bigint[], $25::text[]) AS k(ord, complaint)
             WHERE k.ord = m.ord)
     FROM moved m WHERE m.closes AND m.closes_phase
 ), ended AS (
     INSERT INTO ekiden.drafts (session_id, generation, number, title, body, sources, created_at)
     SELECT m.session_id, m.closed_generation, d.number, d.title, d.body::json, d.sources::json, m.now
     FROM moved m
-    JOIN unnest($20::bigint[], $21::int[], $22::text[], $23::text[], $24::text[])
+    JOIN unnest($19::bigint[], $20::int[], $21::text[], $22::text[], $23::text[])
          AS d(ord, number, title, body, sources) ON d.ord = m.ord
     WHERE m.closes AND m.event = 'finish'
 ), history AS (
