@@ -7,6 +7,7 @@ import http.client
 import json
 import time
 from dataclasses import replace
+from functools import partial
 
 from chaos.failpoints import Cell
 from chaos.house import RUNS_ON, House, NotReached, Process, free_port, wait_until
@@ -63,6 +64,8 @@ async def _freeze_working(house: House, cell: Cell) -> None:
     if cell.failpoint == "commit.after":  # nobody has this task again, only what follows it
         second = house.worker(**short)
         await house.drain(PATIENCE)
+        # At once, when one commit ended all sessions: then it has not been away for long enough.
+        await wait_until(partial(_given_up, house), PATIENCE, "nobody gave the frozen worker up")
     else:
         second = house.worker(failpoint=cell.armed, **short)
         await _frozen(house, cell, second)
@@ -82,6 +85,14 @@ async def _freeze_working(house: House, cell: Cell) -> None:
         woken = await house.pool.fetchval("SELECT ekiden.now()")
         house.asleep.update({(row["id"], row["attempt"]): woken for row in held})
     second.thaw()
+
+
+async def _given_up(house: House) -> bool:
+    """Whether a worker was."""
+    lost: int = await house.pool.fetchval(
+        "SELECT count(*) FROM ekiden.workers WHERE state = 'LOST'"
+    )
+    return lost > 0
 
 
 async def _frozen(house: House, cell: Cell, process: Process) -> None:
