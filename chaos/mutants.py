@@ -37,8 +37,9 @@ MUTANTS = {
     "fence": Mutant(
         what="the completion is not fenced by its attempt",
         file="store/queries/tasks.sql",
-        without=(("WHERE t.id = d.task_id AND t.attempt = d.attempt AND t.status = d.running",
-                  "WHERE t.id = d.task_id"),),
+        without=(("    WHERE t.id = d.task_id AND t.attempt = ($3::int[])[d.ord]\n"
+                  "      AND t.status = CASE WHEN d.ord > 0 THEN 'RUNNING' END\n",
+                  "    WHERE t.id = d.task_id AND ($3::int[])[d.ord] > 0\n"),),
         part="matrix",
     ),
     "rescan": Mutant(
