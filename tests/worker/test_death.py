@@ -10,12 +10,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 
+import asyncpg
 import pytest
 
 from ekiden import Context
 from ekiden.core.model import ClaimedTask
 from ekiden.errors import ResultInvalid
-from ekiden.store.tasks import Completion, Tasks
+from ekiden.store.tasks import Completion, Handoff, Tasks
 from ekiden.store.workers import Workers
 from ekiden.worker.committer import Committer
 from ekiden.worker.rescuer import Rescuer
@@ -245,6 +246,17 @@ async def test_a_commit_whose_answer_was_lost_is_settled_by_its_token(house: Hou
     assert [task.step for task in following] == ["INTEGRATE"]
     steps = await house.steps(one.session_id)
     assert steps == [(1, "THINK", 0, "COMPLETED", 1), (1, "INTEGRATE", 0, "RUNNING", 1)]
+
+
+async def test_a_statement_that_cannot_be_planned_ahead_costs_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(_handoff: Handoff) -> None:
+        raise asyncpg.InternalServerError("not now")
+
+    monkeypatch.setattr(Handoff, "warm_up", fails)
+    async with committing(house) as (committer, (one, *_)):
+        assert await committer.submit(completion(one)) is not None
 
 
 async def test_the_next_batch_is_on_its_way_before_anyone_hears_of_the_last(house: House) -> None:
