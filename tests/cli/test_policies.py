@@ -51,6 +51,17 @@ async def test_auto_approve_ends_at_a_gate_for_others_and_does_not_say_passed(
     assert "Gate 1 of 1: Collect numbers — passed (--auto-approve)" in passed.out
 
 
+async def test_an_approval_that_only_counts_does_not_say_approved(program: Program):
+    ann, bob = program.but(LOGNAME="ann"), program.but(LOGNAME="bob")
+    loaded = ("--flow", "tests.cli.guarded:by_two")
+    ended = await ann.run("run", "by-two", *loaded, "--name", "x", "--json")
+    session = ended.json["sessionId"]
+    counts = await ann.run("sessions", "approve", session)
+    assert (counts.code, counts.out) == (0, "Your approval counts; 1 more must approve.\n")
+    passes = await bob.run("sessions", "approve", session)
+    assert passes.out.startswith("Approved.\n"), passes.out
+
+
 def test_at_a_gate_for_others_a_person_is_asked_again_and_may_leave(program: Program):
     ann = program.but(LOGNAME="ann")
     terminal = Terminal(ann, "run", "four-eyes", "--flow", FOUR_EYES, "--name", "x")

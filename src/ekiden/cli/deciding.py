@@ -21,6 +21,12 @@ from ekiden.errors import Conflict, EkidenError
 from ekiden.store.sessions import Sessions
 
 
+def approve(session_id: str, *, comment: str | None, revision: int | None, machine: bool) -> None:
+    """Pass a gate, or count towards it."""
+    review = Review(verb=Verb.APPROVE, actor=actor(), comment=comment, revision=revision)
+    decide(session_id, review, "Approved.", machine=machine)
+
+
 def edit(
     session_id: str,
     *,
@@ -133,6 +139,8 @@ def decide(session_id: str, review: Review, text: str, *, machine: bool) -> None
         return done, await sessions.progress(session_id)
 
     done, progress = with_sessions(act)
+    if not machine and done.missing:
+        text = f"Your approval counts; {done.missing} more must approve."
     if not machine and done.stale:
         text += f" So do the phases that depended on it: {_listed(done.stale)}."
     if not machine and done.kept:

@@ -130,17 +130,6 @@ def _phase_line(phase: dict[str, Any]) -> str:
     return f"  {phase['phase']} {phase['title']}: {steps}"
 
 
-def approve(session_id: str, *, comment: str | None, revision: int | None, machine: bool) -> None:
-    """Pass a gate."""
-
-    async def act(sessions: Sessions) -> dict[str, Any]:
-        await sessions.approve(session_id, actor=actor(), comment=comment, revision=revision)
-        return await sessions.progress(session_id)
-
-    progress = with_sessions(act)
-    told(progress, f"Approved. Phase {progress['currentPhase']} may begin.", machine=machine)
-
-
 def change(verb: str, session_id: str, *, machine: bool) -> None:
     """Pause, resume or cancel."""
 

@@ -99,9 +99,9 @@ def approve(
     json: Json = False,
 ) -> None:
     """Pass the gate at which a session waits."""
-    from ekiden.cli import desk
+    from ekiden.cli import deciding
 
-    desk.approve(session_id, comment=comment, revision=revision, machine=json)
+    deciding.approve(session_id, comment=comment, revision=revision, machine=json)
 
 
 @app.command()
