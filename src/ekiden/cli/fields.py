@@ -83,11 +83,13 @@ def _fields(words: Sequence[str], schema: dict[str, Any]) -> dict[str, Any]:
                 raise InputInvalid(f"{option} needs a value: {option} VALUE")
         typed = _typed(value, known.get(name, {}))
         if name in given:  # given twice: a list
-            before = given[name]
-            given[name] = [*before, typed] if isinstance(before, list) else [before, typed]
-        else:
-            given[name] = typed
+            typed = [*_listed(given[name]), *_listed(typed)]
+        given[name] = typed
     return given
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _name(option: str, known: dict[str, Any], *, open_: bool) -> str:
