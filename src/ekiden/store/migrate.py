@@ -1,6 +1,6 @@
 """Brings the schema up to date.
 
-In order, checksummed, one transaction each, one process at a time.
+In order, checksummed, one transaction each, in one process at a time.
 """
 
 from __future__ import annotations
@@ -76,16 +76,24 @@ async def _migrate(connection: asyncpg.Connection) -> list[str]:
         raise MigrationError(f"PostgreSQL {version.major} is too old: Ekiden needs 15 to 18.")
     known = load_migrations()
     applied: list[str] = []
-    await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-    try:
+    while (migration := await _apply_next(connection, known)) is not None:
+        applied.append(f"{migration.number:04}_{migration.name}")
+    return applied
+
+
+async def _apply_next(connection: asyncpg.Connection, known: list[Migration]) -> Migration | None:
+    """Apply the first one that is missing; None when there is none.
+
+    The lock is the transaction's: behind a transaction pooler one of the session would be let go on
+    another connection than the one that took it. What is read after it must be younger than it.
+    """
+    async with connection.transaction(isolation="read_committed"):
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         if await connection.fetchval("SELECT to_regclass('ekiden.migrations')") is None:
             await connection.execute(_BOOTSTRAP)
-        done = {
-            row["number"]: row
-            for row in await connection.fetch(
-                "SELECT number, name, checksum FROM ekiden.migrations ORDER BY number"
-            )
-        }
+        done = dict(
+            await connection.fetch("SELECT number, checksum FROM ekiden.migrations ORDER BY number")
+        )
         newest = known[-1].number
         if done and max(done) > newest:
             raise MigrationError(
@@ -93,14 +101,7 @@ async def _migrate(connection: asyncpg.Connection) -> list[str]:
                 "upgrade Ekiden on this machine."
             )
         for migration in known:
-            if (row := done.get(migration.number)) is not None:
-                if row["checksum"] != migration.checksum:
-                    raise MigrationError(
-                        f"Migration {migration.number:04}_{migration.name} was applied in another "
-                        "form than this version has it. Restore the file, or the database."
-                    )
-                continue
-            async with connection.transaction():
+            if migration.number not in done:
                 await connection.execute(migration.text)
                 await connection.execute(
                     "INSERT INTO ekiden.migrations (number, name, checksum) VALUES ($1, $2, $3)",
@@ -108,10 +109,13 @@ async def _migrate(connection: asyncpg.Connection) -> list[str]:
                     migration.name,
                     migration.checksum,
                 )
-            applied.append(f"{migration.number:04}_{migration.name}")
-    finally:
-        await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
-    return applied
+                return migration
+            if done[migration.number] != migration.checksum:
+                raise MigrationError(
+                    f"Migration {migration.number:04}_{migration.name} was applied in another "
+                    "form than this version has it. Restore the file, or the database."
+                )
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
