@@ -25,7 +25,7 @@ from ekiden.worker.webhooks import DeliveryFailed, body_of, body_of_alert, deliv
 _AT_ONCE = 8
 _HOLD = timedelta(seconds=60)  # how long a claimed errand is one worker's
 _SWEEP = 600.0  # seconds between looks that nothing asked for
-_TRIES = 12  # retries of a webhook: about half an hour with the base below
+_TRIES = 100  # retries of a webhook: about four hours with the base below
 _BASE = timedelta(seconds=5)
 
 
