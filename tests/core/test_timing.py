@@ -73,6 +73,19 @@ def test_the_longest_of_a_fan_out_is_on_the_path():
     assert said["ja"][1].startswith("フェーズ 1 EXECUTE が処理時間の 75 %")
 
 
+def test_times_of_two_workers_that_overlap_are_not_counted_twice():
+    found = timing(
+        lived(
+            tried(1, "THINK", 0, 0, 10),
+            tried(2, "EXECUTE", 9, 9, 9.5),  # its times were taken before those of the step before
+            tried(3, "INTEGRATE", 10, 9.75, 12),
+            end=12,
+        )
+    )
+    assert [s.seconds for s in found.path] == [10, 2]
+    assert found.machine == 12
+
+
 def test_a_retry_is_repeated_time_back_off_and_queue():
     found = timing(
         lived(

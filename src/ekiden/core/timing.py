@@ -211,8 +211,8 @@ def _segments(
         end = tried.finished_at or lived.end
         done = tried.outcome in {Outcome.COMPLETED, "RUNNING"}
         kind = Kind.RUN if done else Kind.REPEATED
-        if end > begin:
-            found.append(_segment(kind, max(begin, cursor), end, tried))
+        if end > (begin := max(begin, cursor)):
+            found.append(_segment(kind, begin, end, tried))
         cursor, due = max(cursor, end), tried.retry_at
     last = attempts[-1]
     if last.status == "QUEUED" and lived.end > cursor:
