@@ -326,7 +326,7 @@ _PAGE = """\
 # Nothing is lost
 
 ```sh
-make chaos          # everything below, about {minutes} minutes on two cores
+make chaos          # everything below, about 35 minutes on two cores
 make chaos-short    # the same in small, under four minutes; part of make test
 make mutants        # takes out a safeguard and wants this suite to be red
 ```

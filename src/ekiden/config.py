@@ -1,4 +1,4 @@
-"""Settings, read once from the environment and ``.env``. The names are the mission's."""
+"""Settings, read once from the environment and ``.env``."""
 
 from __future__ import annotations
 

@@ -49,7 +49,8 @@ def set_up() -> bool:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError:
         raise SettingsError(
-            f"{asked} is set, and traces need an extra: pip install 'ekiden[otel]'"
+            f"{asked} is set, and traces need the extra 'otel': "
+            "pip install '/path/to/ekiden[otel]', with the path of its checkout"
         ) from None
     named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "ekiden"}
     provider = TracerProvider(resource=Resource.create(named))

@@ -99,7 +99,7 @@ def shown(
 
 
 def five(seen: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the mission's five fields."""
+    """Return the five fields to steer by."""
     return (
         seen["currentPhase"],
         seen["currentStep"],
@@ -252,10 +252,10 @@ def test_what_is_not_known_of_cost_is_null_and_never_zero():
 
 
 @pytest.mark.parametrize("status", SessionState)
-def test_the_missions_five_fields_are_there_in_every_state(status: SessionState):
+def test_the_five_fields_to_steer_by_are_there_in_every_state(status: SessionState):
     seen = shown(count(1, "THINK", queued=1), status=status)
-    mission = "currentPhase currentStep completedPhases canProceed requiresManualTrigger"
-    assert list(seen)[:5] == mission.split()
+    five = "currentPhase currentStep completedPhases canProceed requiresManualTrigger"
+    assert list(seen)[:5] == five.split()
     assert type(seen["canProceed"]) is type(seen["requiresManualTrigger"]) is bool
     assert seen["canProceed"] == (status is SessionState.AWAITING_REVIEW)
     assert seen["requiresManualTrigger"] == (

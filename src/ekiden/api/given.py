@@ -100,7 +100,9 @@ class OptionsGiven(Given):
         None, description="false: each step waits for process-async"
     )
     auto_progress_phases: bool | None = Field(
-        None, description="true: no gate between phases, nobody looks"
+        None,
+        description="true: gates pass by themselves, except manual ones and those whose check "
+        "complains",
     )
     max_retries: Annotated[int, Field(ge=0, le=100)] | None = Field(
         None, description="tries of a step after the first"

@@ -1,4 +1,4 @@
-"""The progress of a session as one object: the mission's five fields, and ours beside them."""
+"""The progress of a session as one object: five fields to steer by, and the rest beside them."""
 
 from __future__ import annotations
 

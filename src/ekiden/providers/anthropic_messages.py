@@ -1,4 +1,4 @@
-"""Ask Anthropic's Messages API through its official SDK (``pip install 'ekiden[anthropic]'``).
+"""Ask Anthropic's Messages API through its official SDK (the extra ``anthropic``).
 
 https://platform.claude.com/docs/en/build-with-claude/streaming has the events of the stream,
 https://platform.claude.com/docs/en/build-with-claude/structured-outputs how a schema is given.
@@ -53,7 +53,7 @@ class AnthropicMessages(HttpModel):
         if not has_anthropic():
             raise NotSetUp(
                 "anthropic: models need Anthropic's SDK, which is not installed: "
-                "pip install 'ekiden[anthropic]'"
+                "pip install '/path/to/ekiden[anthropic]', with the path of its checkout"
             )
 
     async def send(

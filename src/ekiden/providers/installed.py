@@ -6,5 +6,5 @@ from importlib.util import find_spec
 
 
 def has_anthropic() -> bool:
-    """Whether ``pip install 'ekiden[anthropic]'`` was done."""
+    """Whether the extra ``anthropic`` is installed."""
     return find_spec("anthropic") is not None

@@ -1,7 +1,7 @@
 """What a provider is: something that sends one request and gives back the raw answer.
 
 Sending and reading are two steps on purpose. The raw bytes go to the ledger between them, so an
-answer that was paid for is stored before anything can choke on it (DESIGN §4).
+answer that was paid for is stored before anything can choke on it.
 """
 
 from __future__ import annotations

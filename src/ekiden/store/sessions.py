@@ -241,7 +241,7 @@ class Sessions:
         return decode(records.Session, row)
 
     async def progress(self, session_id: str) -> dict[str, Any]:
-        """Return the progress object of DESIGN §7.
+        """Return where a session is, as one object (docs/api.md).
 
         Raises:
             NotFound: no such session.

@@ -1,4 +1,4 @@
-"""The invariants of DESIGN §4 to §6, judged on one snapshot of a live database.
+"""The invariants (docs/verify.md), judged on one snapshot of a live database.
 
 Nothing is locked and nothing is written; sessions that run meanwhile are seen as they were between
 two of their transactions. The SQL is in ``queries/verify_*.sql``.
