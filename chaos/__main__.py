@@ -91,6 +91,7 @@ def together(parts: dict[str, Any], seed: int, started: datetime, seconds: float
         "startedAt": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "machine": report.machine(),
+        "code": report.code(),
         "faults": faults,
         "sessions": nemesis.get("sessions", {}),
         "steps": nemesis.get("figures", {}).get("steps", 0),

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,15 @@ def machine() -> str:
         f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, "
         f"Python {platform.python_version()}"
     )
+
+
+def code() -> str:
+    """Return which commit this is, shortened, or that nobody knows."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.check_output(command, cwd=ROOT, text=True).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def rows(data: Data) -> list[Row]:
@@ -93,6 +103,7 @@ def page(data: Data) -> str:
     checked += [f"| {name.replace('_', ' ')} | {n} |" for name, n in data["violations"].items()]
     return _PAGE.format(
         date=data["startedAt"][:10],
+        code=data["code"],
         seed=data["seed"],
         minutes=f"{data['seconds'] / 60:.0f}",
         machine=data["machine"],
@@ -358,7 +369,8 @@ outputs (a function of every answer on the way), and `ekiden verify`.
 
 ## What was seen
 
-{date}, seed {seed}, {minutes} minutes on {machine}. Sessions: {sessions}; steps: {steps}.
+{date}, code of {code}, seed {seed}, {minutes} minutes on {machine}.
+Sessions: {sessions}; steps: {steps}.
 
 {table}
 

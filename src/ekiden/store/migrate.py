@@ -91,9 +91,10 @@ async def _apply_next(connection: asyncpg.Connection, known: list[Migration]) ->
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         if await connection.fetchval("SELECT to_regclass('ekiden.migrations')") is None:
             await connection.execute(_BOOTSTRAP)
-        done = dict(
-            await connection.fetch("SELECT number, checksum FROM ekiden.migrations ORDER BY number")
-        )
+        done: dict[int, str] = {
+            row["number"]: row["checksum"]
+            for row in await connection.fetch("SELECT number, checksum FROM ekiden.migrations")
+        }
         newest = known[-1].number
         if done and max(done) > newest:
             raise MigrationError(
