@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -84,3 +87,19 @@ def test_both_readmes_link_to_the_same_pages() -> None:
         return {link for link in LINK.findall(_prose(path)) if not link.startswith("README")}
 
     assert pages(ROOT / "README.ja.md") == pages(ROOT / "README.md")
+
+
+def test_the_flow_on_its_page_and_the_tests_of_it_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = [
+        t for lang, t in FENCE.findall((ROOT / "docs/flows.md").read_text()) if lang == "python"
+    ]
+    flow = ModuleType("my_flows")
+    monkeypatch.setitem(sys.modules, "my_flows", flow)
+    exec(blocks[0], flow.__dict__)
+    (page,) = (block for block in blocks if "FakeContext" in block)
+    tests: dict[str, Any] = {}
+    exec(page, tests)
+    named = [test for name, test in tests.items() if name.startswith("test_")]
+    assert len(named) == 3
+    for test in named:
+        test()
