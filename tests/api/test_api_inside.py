@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ import structlog
 from ekiden import Context, Flow, Phase, __version__, telemetry
 from ekiden.api.settings import ApiSettings
 from ekiden.attempt_log import FromLibraries
+from ekiden.core import recording
 from ekiden.flows.registry import CompiledFlow
 from tests.api.conftest import client_of
 from tests.scripted import ScriptedProvider
@@ -173,3 +175,17 @@ async def test_of_what_went_well_only_an_attempt_that_warned_leaves_its_log(
         ("info", "two sources of three"),
         ("warning", "the third did not answer"),
     ]
+
+
+async def test_the_whole_session_as_a_file_is_what_another_database_imports(
+    failed: tuple[httpx2.AsyncClient, str], house: House
+):
+    client, path = failed
+    exported = await client.get(f"{path}/export")
+    id_ = path.rpartition("/")[2]
+    assert exported.headers["content-disposition"] == f'attachment; filename="{id_}.json"'
+    rows = recording.read(exported.text)
+    assert rows == await house.sessions.recordings.take(id_)
+    assert [base64.b64decode(call["answer"]) for call in rows["calls"]] == [RAW, b'{"words": 1}']
+    missing = await client.get(f"{path[:-36]}01a20a4f-0000-7000-8000-000000000000/export")
+    assert missing.status_code == 404

@@ -11,6 +11,7 @@ from ekiden.api.limits import INT64_MAX
 from ekiden.api.openapi import refusals
 from ekiden.api.services import CallId, Here, KnownSession, TaskId
 from ekiden.api.shown_inside import CallInsideShown, DifferenceList, TimingShown
+from ekiden.core import recording
 from ekiden.core.attempt_diff import compare
 from ekiden.core.timing import timing as timing_of
 from ekiden.errors import NotFound
@@ -18,6 +19,7 @@ from ekiden.errors import NotFound
 router = APIRouter(prefix="/api/{flow}/cot-session", tags=["inside"])
 
 _BYTES = "application/octet-stream"
+_JSON = "application/json"
 
 
 @router.get("/{sessionId}/timing", summary="Where its time went", responses=refusals(404))
@@ -53,6 +55,28 @@ async def answer(session: KnownSession, call_id: CallId, here: Here) -> Response
         await here.sessions.inside.answer(session.id, call_id),
         media_type=_BYTES,
         headers={"Content-Disposition": f'attachment; filename="call-{call_id}.bin"'},
+    )
+
+
+@router.get(
+    "/{sessionId}/export",
+    summary="All of it as one file",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "a recording, for `ekiden sessions replay` and `import`",
+            "content": {_JSON: {"schema": {"type": "object"}}},
+        },
+        **refusals(404),
+    },
+)
+async def export(session: KnownSession, here: Here) -> Response:
+    """Return everything that a session is made of, as of one moment, every call byte for byte."""
+    rows = await here.sessions.recordings.take(session.id)
+    return Response(
+        await asyncio.to_thread(recording.write, rows),  # it may be many megabytes
+        media_type=_JSON,
+        headers={"Content-Disposition": f'attachment; filename="{session.id}.json"'},
     )
 
 
