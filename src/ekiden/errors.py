@@ -22,6 +22,7 @@ EkidenError
     ├── NotNow               a provider is not to be asked yet; nothing was sent
     │   ├── StillAnswering   it was asked, and works on the answer; nobody else is to be asked
     │   └── ModelElsewhere   the model that people chose can be asked by other workers only
+    │       └── ModelNowhere no living worker can ask it: somebody must start one
     ├── ResultInvalid        a step returned something its annotation does not allow
     ├── ModelError
     │   ├── ModelUnavailable refused connection, 5xx, cut stream
@@ -183,6 +184,10 @@ class StillAnswering(NotNow):
 
 class ModelElsewhere(NotNow):
     """The model that was chosen is not set up on this worker: the task is for one that has it."""
+
+
+class ModelNowhere(ModelElsewhere):
+    """The model that was chosen is set up on no living worker: one that has it is waited for."""
 
 
 class ResultInvalid(StepError):

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx2
 
-from ekiden.core.model import Options
+from ekiden.core.model import Error, Options
 from tests.api.relay import Relay
 
 
@@ -307,6 +308,21 @@ async def test_pause_resume_and_cancel(client: httpx2.AsyncClient, base: str):
         assert (answer.status_code, answer.json()["status"]) == (200, status)
     for verb in ("pause", "resume", "process-async", "proceed-next-phase"):
         assert (await client.post(f"{session}/{verb}")).status_code == 409
+
+
+async def test_a_task_that_only_waits_is_a_wait_and_no_error(
+    relay: Relay, client: httpx2.AsyncClient, base: str
+):
+    session_id = await created(client, start=True)
+    task = await relay.claim(session_id)
+    full = Error(kind="NotNow", message="full", retryable=True)
+    await relay.tasks.retry(task, full, timedelta(minutes=10), counts=False)
+    progress = (await client.get(f"{base}/{session_id}/progress")).json()
+    assert progress["error"] is None
+    assert progress["waitingFor"] == {"kind": "provider", "message": "It waits: full"}
+    wait, (line,) = progress["wait"], await relay.sessions.tasks(session_id)
+    assert (wait["kind"], wait["message"], wait["taskId"]) == ("provider", "full", task.id)
+    assert datetime.fromisoformat(wait["until"]) == line.available_at
 
 
 async def test_a_failed_session_says_why_and_resumes(

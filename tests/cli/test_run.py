@@ -68,6 +68,14 @@ async def test_a_retry_is_told_with_its_reason_and_steers_no_terminal(program: P
     assert "\x1b" not in ended.out
 
 
+async def test_what_only_waits_is_told_as_a_wait(program: Program) -> None:
+    words = ("run", "toy", "--flow", TOY, "--name", "x", "--mood", "waiting", "--auto-approve")
+    ended = await program.run(*words)
+    assert ended.code == 0, ended.err
+    assert "EXECUTE waits: the ferry is full. It looks again in" in ended.out
+    assert "failed" not in ended.out + ended.err
+
+
 async def test_held_steps_stop_it_one_by_one(program: Program) -> None:
     held = program.but(AUTO_PROGRESS_STEPS="false")
     ended = await held.run("run", "toy", "--flow", TOY, "--name", "x", "--json")

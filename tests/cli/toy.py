@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from ekiden import CannotHeal, Context, Draft, Flow, Phase
+from ekiden.errors import NotNow
 
 
 class ToyInput(BaseModel):
@@ -16,7 +17,7 @@ class ToyInput(BaseModel):
 
     name: str
     numbers: list[int] = [1, 2, 3]
-    mood: Literal["good", "unlucky", "broken"] = "good"
+    mood: Literal["good", "unlucky", "broken", "waiting"] = "good"
     hold: str = ""  # phase 2 makes the file HOLD.reached and waits for the file HOLD
 
 
@@ -32,6 +33,8 @@ class Collect(Phase):
     async def execute(self, ctx: Context, number: int) -> int:
         if ctx.input.mood == "unlucky" and ctx.attempt == 1:
             raise RuntimeError("bad luck \x1b[2J")
+        if ctx.input.mood == "waiting" and ctx.attempt == 1:
+            raise NotNow("the ferry is full.")
         return number * number
 
     async def integrate(self, ctx: Context, plan: list[int], found: list[int]) -> dict[str, int]:

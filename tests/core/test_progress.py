@@ -64,6 +64,7 @@ RETRY = PendingRetry(
     attempt=2,
     error={"kind": "ModelBusy", "message": "429", "retryable": True},
     available_at=NOON + timedelta(seconds=9),
+    waits=False,
 )
 
 
@@ -209,6 +210,44 @@ def test_a_failed_attempt_is_shown_with_when_it_is_repeated():
         "taskId": 7,
         "retryAt": NOON + timedelta(seconds=9),
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("NotNow", "provider"),
+        ("ModelBusy", "provider"),  # it asked us to be slower
+        ("StillAnswering", "answer"),
+        ("ModelElsewhere", "claim"),
+        ("ModelNowhere", "model"),
+    ],
+)
+def test_what_only_waits_is_no_error_and_says_what_it_waits_for(error: str, kind: str):
+    wait = replace(RETRY, error={"kind": error, "message": "for 9 s"}, waits=True)
+    seen = shown(count(1, "THINK", queued=1), retry=wait)
+    assert seen["error"] is None
+    assert seen["waitingFor"] == {"kind": kind, "message": "It waits: for 9 s"}
+    assert five(seen)[4] is False
+    assert seen["wait"] == {
+        "message": "for 9 s",
+        "kind": kind,
+        "phase": 1,
+        "step": "THINK",
+        "item": 0,
+        "attempt": 2,
+        "taskId": 7,
+        "until": NOON + timedelta(seconds=9),
+    }
+
+
+def test_a_wait_is_told_while_other_items_run_and_not_once_the_session_has_failed():
+    wait = replace(RETRY, step="EXECUTE", waits=True)
+    counts = [count(1, "THINK"), count(1, "EXECUTE", total=2, running=1, queued=1)]
+    seen = shown(*counts, step="EXECUTE", retry=wait)
+    assert (seen["waitingFor"], seen["wait"]["taskId"]) == (None, 7)
+    why = {"message": "refused", "phase": 1, "step": "EXECUTE"}
+    seen = shown(*counts, step="EXECUTE", retry=wait, status="FAILED", error=why)
+    assert (seen["wait"], seen["error"]) == (None, why)
 
 
 def test_without_a_worker_that_knows_the_flow_it_says_which_version_is_missing():

@@ -57,6 +57,25 @@ async def test_a_retried_task_is_due_after_its_delay_and_keeps_the_error(databas
         assert seen["error"]["retryAt"] == NOON + timedelta(seconds=7)
 
 
+async def test_what_only_waits_is_told_apart_from_what_failed_whatever_its_last_attempt(
+    database: str,
+):
+    async with open_relay(database, now=NOON) as relay:
+        task = await relay.started()
+        assert await relay.tasks.retry(task, ERROR, timedelta(0), counts=False)
+        seen = await relay.sessions.progress(task.session_id)
+        assert (seen["error"], seen["wait"]["message"]) == (None, "no answer")
+        (task,) = await relay.claim()
+        assert await relay.tasks.retry(task, ERROR, timedelta(0))
+        (task,) = await relay.claim()
+        await release(relay, task)  # its worker stopped; the error is of the attempt before
+        seen = await relay.sessions.progress(task.session_id)
+        assert (seen["error"]["message"], seen["wait"]) == ("no answer", None)
+        events = await relay.sessions.events(task.session_id)
+        told = [e.data["outcome"] for e in events if e.type == "task_retried"]
+        assert told == ["RELEASED", "RETRIED"]
+
+
 async def test_completing_after_a_retry_clears_the_error_and_keeps_the_history(relay: Relay):
     task = await relay.started()
     await retry(relay, task)

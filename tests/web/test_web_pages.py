@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
 from ekiden import Context
 from ekiden.core.model import Budget, Options
-from ekiden.errors import ModelBusy, ModelRefused, ModelUnavailable, StepError
+from ekiden.errors import ModelBusy, ModelRefused, ModelUnavailable, NotNow, StepError
+from ekiden.providers.catalog import Catalog, ProviderSettings
+from ekiden.providers.models_by_place import Models
 from ekiden.providers.protocol import ModelRequest
-from tests.scripted import Said
+from ekiden.worker import context
+from tests.scripted import Said, ScriptedProvider
 from tests.web.conftest import person_of
 from tests.web.content import sensible
 from tests.web.site import INPUT_JA, Person, Site
@@ -342,6 +347,64 @@ async def test_while_it_is_tried_again_by_itself_nobody_is_told_to_resume(
         assert advice in told
         assert resume not in told
         assert 'class="advice"' not in told, "it is said once"
+
+
+WAITS = {
+    "en": ("A provider is busy, limited or down", "A step failed", "failed and will be repeated"),
+    "ja": ("提供元が混雑中", "ステップが失敗", "試行が失敗"),
+}
+
+
+async def test_what_only_waits_is_told_as_a_wait(site: Site, person: Person):
+    async def run(_ctx: Context) -> str:
+        raise NotNow("full", retry_after=600)
+
+    await site.work(None, one_step(run))
+    session, wait = await waiting(site)
+    for language, (what, *failures) in WAITS.items():
+        page = await person.get(f"/sessions/{session}?lang={language}")
+        told = told_above(page)
+        assert what in told
+        assert not [word for word in (*failures, "trouble", "data-aloud") if word in told]
+        assert 'class="advice"' not in told, "it is said once"
+        assert "bar-failed" not in page.text
+        page = await person.get(f"/sessions/{session}/tasks/{wait['taskId']}?lang={language}")
+        assert "full" in page.text
+        assert not [word for word in (*failures, "trouble", "problem") if word in page.text]
+
+
+async def test_a_wait_for_a_model_that_no_worker_has_says_what_to_do(
+    site: Site, person: Person, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(context, "_HAND_ON", 60.0)  # not tried again while the page is read
+
+    async def run(ctx: Context) -> str:
+        return await ctx.ask("anything", str)
+
+    catalog = Catalog(ProviderSettings(home=Path("/nowhere")))
+    await site.work(None, one_step(run), models=Models(ScriptedProvider([]), build=catalog.get))
+    session, wait = await waiting(site, models={"": "anthropic:claude-haiku-4-5"})
+    assert wait["kind"] == "model"
+    for language, advice, idle in (
+        ("en", "Start a worker that has the key", "You need not do anything"),
+        ("ja", "APIキーのあるワーカーを起動", "操作は不要です"),
+    ):
+        page = await person.get(f"/sessions/{session}?lang={language}")
+        assert advice in told_above(page)
+        assert "data-aloud" in told_above(page)
+        assert idle not in page.text
+        assert "ANTHROPIC_API_KEY" in page.text
+
+
+async def waiting(site: Site, **options: Any) -> tuple[str, dict[str, Any]]:
+    """Start a session of one step; return it once that waits, and what it waits for."""
+    session, _ = await site.sessions.create(
+        "one", title="t", input={}, options=Options(**options), start=True
+    )
+    async with asyncio.timeout(10):
+        while (wait := (await site.sessions.progress(session))["wait"]) is None:
+            await asyncio.sleep(0.01)
+    return session, wait
 
 
 async def test_a_model_that_stays_busy_is_for_a_person_to_decide(site: Site, person: Person):

@@ -422,6 +422,14 @@ def test_the_time_line_keeps_order_and_a_persons_hours_do_not_squeeze_seconds():
     assert timeline([], [], [], [], waiting=None, ended=None, now=NOW) is None
 
 
+def test_an_attempt_that_was_given_back_is_not_drawn_as_failed():
+    tasks = [task(1, "THINK", 0, 4, attempt=2)]
+    attempts = [attempt(1, 1, 0, 1, "RELEASED"), attempt(1, 2, 3, 4, "COMPLETED")]
+    line = timeline(tasks, attempts, [], [], waiting=None, ended=None, now=at(5))
+    assert line is not None
+    assert [[b.kind for b in r.bars] for r in line.rows] == [["run", "retry", "run"]]
+
+
 def test_an_edit_and_the_approval_after_it_share_one_wait():
     tasks = [task(1, "THINK", 0, 10)]
     reviews = [

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,19 +42,21 @@ def chosen() -> ScriptedProvider:
     )
 
 
-async def handed_on(house: House, session: str) -> bool:
+async def handed_on(house: House, session: str) -> dict[str, Any] | None:
+    """Return what its task waits for."""
     progress = await house.sessions.progress(session)
-    return bool(progress["error"]) and progress["error"]["kind"] == "ModelElsewhere"
+    assert progress["error"] is None
+    return progress["wait"]
 
 
 async def test_a_worker_without_the_key_hands_the_task_on_to_one_that_has_it(house: House):
     provider = chosen()
     async with working(house.dsn, asks(), models=without()):
         session = await house.begin("asks", replace(CHOSEN, max_retries=0))
-        await until(lambda: handed_on(house, session))
-        progress = await house.sessions.progress(session)
-        assert "ANTHROPIC_API_KEY" in progress["error"]["message"]
-        assert progress["error"]["retryAt"] is not None
+        wait = await until(lambda: handed_on(house, session))
+        assert wait["kind"] == "model"
+        assert "ANTHROPIC_API_KEY" in wait["message"]
+        assert "the step fails when none is there within 60 s" in wait["message"]
         async with working(house.dsn, asks(), models=having(provider)):
             await house.until(session)
     assert len(provider.answered) == 3
@@ -87,7 +90,7 @@ async def test_while_the_worker_that_has_it_is_busy_the_task_is_handed_on_ever_m
         await asyncio.wait_for(provider.arrived.wait(), 10)
         async with working(house.dsn, asks(), models=without()):
             waits = await house.begin("asks", CHOSEN)
-            await until(lambda: handed_on(house, waits))
+            assert (await until(lambda: handed_on(house, waits)))["kind"] == "claim"
             await house.pool.execute(
                 "UPDATE ekiden.attempts SET started_at = started_at - interval '1 hour'"
             )

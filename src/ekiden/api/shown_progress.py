@@ -41,9 +41,26 @@ class WaitingFor(Shown):
     """What the session waits for, and what to do about it."""
 
     kind: str = Field(
-        description="review, process-async, resume, items, budget, worker, retry or claim"
+        description="review, process-async, resume, items, budget, worker, retry, provider, "
+        "answer, model or claim"
     )
     message: str
+
+
+class Wait(Shown):
+    """What a task was given back to wait for; nothing went wrong."""
+
+    message: str
+    kind: str = Field(
+        description="provider (busy, limited or down), answer (it is being made), claim (workers "
+        "that have the model are busy) or model (no worker has it: start one)"
+    )
+    phase: int
+    step: str
+    item: int
+    attempt: int
+    task_id: int
+    until: datetime = Field(description="when it looks again")
 
 
 class Usage(Shown):
@@ -84,6 +101,7 @@ class Progress(Shown):
     waiting_since: datetime | None = Field(description="for a person")
     waited_for_people_ms: int = Field(description="in all; never part of machine time")
     error: Failure | None
+    wait: Wait | None
     usage: Usage
     cost: Cost
     created_at: datetime

@@ -106,7 +106,7 @@ def show(session_id: str, *, machine: bool) -> None:
     if waiting := progress["waitingFor"]:
         from ekiden.cli import showing
 
-        typer.echo(f"\n{waiting['message']}")
+        typer.echo(f"\n{clean(waiting['message'])}")
         for what in showing.ways_on(progress) or ("resume {id}",):
             typer.echo(f"  ekiden {what.format(id=session.id)}")
 

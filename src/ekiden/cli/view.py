@@ -18,7 +18,7 @@ from rich.text import Text
 from ekiden import attempt_log
 from ekiden.cli.follow import Seen
 from ekiden.cli.words import clean, one_line, seconds
-from ekiden.core.model import Event
+from ekiden.core.model import Event, Outcome
 from ekiden.telemetry import hear_libraries
 
 # Told by the session's own events, which a person sees in any case and wherever the step ran.
@@ -172,8 +172,8 @@ class LiveView(View):
         if (usd := progress["cost"]["usd"]) is not None and usd > 0:
             facts.append(f"${usd:.4f}")
         waiting = progress["waitingFor"]
-        if waiting and waiting["kind"] in {"retry", "worker", "claim"}:
-            facts.append(waiting["message"])
+        if waiting and not progress["requiresManualTrigger"]:
+            facts.append(one_line(waiting["message"], 300))
         parts: list[RenderableType] = [rows, Text("  " + " · ".join(facts), style="dim")]
         if self._note:
             parts.append(Text(f"  {one_line(self._note)}", style="cyan"))
@@ -213,8 +213,11 @@ def _tell(event: Event) -> tuple[str, str] | None:
     why = one_line(str(event.data.get("error") or ""), 500)
     by = event.data.get("actor")
     match event.type:
+        case "task_retried" if event.data.get("outcome") == Outcome.RELEASED:
+            return f"… {where} waits: {why} {_next(event, 'It looks again')}", ""
         case "task_retried":
-            return f"! {where}, attempt {attempt} failed: {why} {_next(event)}", "yellow"
+            due = _next(event, "Next try")
+            return f"! {where}, attempt {attempt} failed: {why} {due}", "yellow"
         case "task_failed":
             why = why or "its worker died at every attempt"
             return f"✖ {where} failed for good at attempt {attempt}: {why}", "red"
@@ -229,13 +232,13 @@ def _tell(event: Event) -> tuple[str, str] | None:
     return None
 
 
-def _next(event: Event) -> str:
+def _next(event: Event, what: str) -> str:
     try:
         due = datetime.fromisoformat(str(event.data["retryAt"]))
         wait = (due - event.created_at).total_seconds()
     except (KeyError, ValueError, TypeError):
         return "It will be tried again."
-    return f"Next try in {seconds(max(0.0, wait))}."
+    return f"{what} in {seconds(max(0.0, wait))}."
 
 
 def make_view(console: Console) -> View:

@@ -23,7 +23,7 @@ def progress(
     Args:
         session: the session.
         counts: its steps' counts, newest generation of each phase.
-        retry: the failed attempt it waits to repeat, if any.
+        retry: the attempt it waits to repeat, if any.
         usage: what its calls took.
         standing: the newest output of the current phase, if it has one.
         approved: phases whose newest run has an approved output.
@@ -54,6 +54,7 @@ def progress(
         "stop": session.stop,
         "forkOf": session.parent_id,
         "error": _error(session, retry),
+        "wait": _wait(session, retry),
         "usage": {
             "calls": usage.calls,
             "inputTokens": usage.input_tokens,
@@ -169,6 +170,8 @@ def _waiting_for(
             f"({session.flow_version}). Start one: ekiden worker (your own flows: --flow "
             "module:name).",
         }
+    if (wait := _wait(session, retry)) is not None:
+        return {"kind": wait["kind"], "message": f"It waits: {wait['message']}"}
     if retry is not None:
         return {"kind": "retry", "message": "A failed attempt will be repeated when it is due."}
     return {"kind": "claim", "message": "Waiting for a worker that is free."}
@@ -189,15 +192,34 @@ def _stopped(session: Session, stop: dict[str, Any], counts: Sequence[StepCount]
 def _error(session: Session, retry: PendingRetry | None) -> dict[str, Any] | None:
     if session.error is not None:
         return session.error
-    if retry is None:
+    if retry is None or retry.waits:
         return None
+    return _told(retry, retry.error.get("kind"), "retryAt")
+
+
+# What is waited for, by the kind of error that the task was given back with.
+_WAITED_FOR = {
+    "StillAnswering": "answer",
+    "ModelElsewhere": "claim",
+    "ModelNowhere": "model",
+}
+
+
+def _wait(session: Session, retry: PendingRetry | None) -> dict[str, Any] | None:
+    """Say what a task was given back to wait for. Nothing went wrong, so it is no error."""
+    if retry is None or not retry.waits or session.status != SessionState.RUNNING:
+        return None
+    return _told(retry, _WAITED_FOR.get(retry.error["kind"], "provider"), "until")
+
+
+def _told(retry: PendingRetry, kind: str | None, due: str) -> dict[str, Any]:
     return {
         "message": retry.error.get("message"),
-        "kind": retry.error.get("kind"),
+        "kind": kind,
         "phase": retry.phase,
         "step": retry.step,
         "item": retry.item,
         "attempt": retry.attempt,
         "taskId": retry.id,
-        "retryAt": retry.available_at,
+        due: retry.available_at,
     }

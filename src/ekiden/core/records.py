@@ -138,7 +138,7 @@ class StepCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingRetry:
-    """A failed attempt that will be repeated."""
+    """An attempt that will be repeated: it failed, or it only waits."""
 
     id: int  # of the task
     phase: int
@@ -147,6 +147,7 @@ class PendingRetry:
     attempt: int
     error: dict[str, Any]
     available_at: datetime
+    waits: bool  # its attempt was given back: nothing went wrong
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

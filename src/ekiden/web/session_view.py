@@ -84,6 +84,19 @@ class RunningShown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitShown:
+    """What a task only waits for, in plain words."""
+
+    what: str
+    advice: str
+    needs_person: bool
+    message: str  # as the provider or the worker says it
+    task: int
+    where: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
     """What went wrong, in plain words."""
 
@@ -208,9 +221,32 @@ class SessionView:
     @property
     def advice(self) -> str:
         """Say what a person can do now, if anything."""
-        # What is tried again by itself is told with the trouble.
-        kind = self.waits_for
-        return self._t(f"waiting-advice.{kind}") if kind not in {"", "retry"} else ""
+        # What is tried again by itself is told with the trouble, and a wait where it is shown.
+        kind, wait = self.waits_for, self.progress["wait"]
+        told = {"", "retry", wait["kind"] if wait else ""}
+        return self._t(f"waiting-advice.{kind}") if kind not in told else ""
+
+    @property
+    def wait(self) -> WaitShown | None:
+        """Return what a task only waits for, if one does."""
+        wait, t = self.progress["wait"], self._t
+        if wait is None:
+            return None
+        return WaitShown(
+            what=t(f"wait.{wait['kind']}"),
+            advice=t.maybe(f"waiting-advice.{wait['kind']}", t("waiting-advice.claim")),
+            needs_person=wait["kind"] == "model",
+            message=str(wait["message"] or ""),
+            task=wait["taskId"],
+            where=self._where(wait),
+            until=wait["until"],
+        )
+
+    def _where(self, told: dict[str, Any]) -> str:
+        phase, step = told.get("phase"), told.get("step")
+        if not isinstance(phase, int) or not step:
+            return ""
+        return self._t("session.where", phase=self.title_of(phase), step=self._t(f"step.{step}"))
 
     @property
     def trouble(self) -> Trouble | None:
@@ -221,7 +257,6 @@ class SessionView:
         t, kind, retry_at = self._t, str(error.get("kind") or ""), error.get("retryAt")
         # Nothing has failed for good, and there is nothing to resume, before the last try.
         todo = "again" if retry_at else kind
-        phase, step = error.get("phase"), error.get("step")
         return Trouble(
             what=t.maybe(f"trouble.{kind}", t("trouble.other")),
             advice=t.maybe(f"trouble-advice.{todo}", t("trouble-advice.other")),
@@ -229,9 +264,7 @@ class SessionView:
             kind=kind,
             task=error.get("taskId"),
             attempt=error.get("attempt"),
-            where=t("session.where", phase=self.title_of(phase), step=t(f"step.{step}"))
-            if isinstance(phase, int) and step
-            else "",
+            where=self._where(error),
             retry_at=retry_at,
         )
 

@@ -219,9 +219,9 @@ def _row(
     for attempt in attempts:
         waited_for = "queue" if attempt.number == 1 else "retry"
         queued += add(waited_for, since, attempt.started_at)
-        ended_well = attempt.outcome == "COMPLETED"
+        nothing_wrong = attempt.outcome in {"COMPLETED", "RELEASED"}
         ran += add(
-            "run" if ended_well else "failed", attempt.started_at, attempt.finished_at,
+            "run" if nothing_wrong else "failed", attempt.started_at, attempt.finished_at,
             what=attempt.outcome, number=attempt.number,
         )  # fmt: skip
         since = attempt.finished_at

@@ -23,6 +23,7 @@ from ekiden.errors import (
     ModelBusy,
     ModelElsewhere,
     ModelError,
+    ModelNowhere,
     ModelRefused,
     ModelUnavailable,
     NotNow,
@@ -232,12 +233,18 @@ class StepContext:
                 f"{lacking.message} Set it for a worker and resume the session, or rerun the phase "
                 "with another model."
             )
-        who = "A worker that can ask it takes this on." if there else "No worker has it yet."
         # Spread, and ever longer: whoever has it must win the race for the task some time.
         pause = min(_HAND_ON + waited.total_seconds() / 8, _LONGEST_HAND_ON)
-        return ModelElsewhere(
-            f"{lacking.message} {who}",
-            retry_after=pause * random.uniform(0.5, 1),  # noqa: S311
+        pause *= random.uniform(0.5, 1)  # noqa: S311
+        if there:
+            return ModelElsewhere(
+                f"{lacking.message} A worker that can ask it takes this on.", retry_after=pause
+            )
+        return ModelNowhere(
+            f"{lacking.message} No worker has it yet. Start one that has, or pause the session and "
+            "rerun the phase with another model; the step fails when none is there within "
+            f"{_NOBODY_HAS_IT.total_seconds():g} s.",
+            retry_after=pause,
         )
 
     async def _ask(self, provider: Provider, turns: list[Message], question: Question[T]) -> T:

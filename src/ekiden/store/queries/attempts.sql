@@ -1,8 +1,9 @@
 -- How attempts end that do not complete their task. Lock order: sessions by id, then their tasks.
 
 -- name: retry_task
--- Puts a failed attempt's task back in the queue, due after $4; held if the session was paused
--- meanwhile. $5: its outcome; $6: whether the attempt counts. Fenced on (RUNNING, attempt).
+-- Puts the task of an attempt that failed, or that only waits, back in the queue, due after $4; held
+-- if the session was paused meanwhile. $5: its outcome, which tells the two apart; $6: whether the
+-- attempt counts. Fenced on (RUNNING, attempt).
 WITH locked AS MATERIALIZED (
     SELECT s.id, s.status FROM ekiden.sessions s
     WHERE s.id = (SELECT session_id FROM ekiden.api_tasks WHERE id = $1) FOR UPDATE
@@ -21,8 +22,8 @@ WITH locked AS MATERIALIZED (
 ), told AS (
     INSERT INTO ekiden.events (session_id, type, phase, step, task_id, data)
     SELECT session_id, 'task_retried', phase, step, id,
-           json_build_object('attempt', attempt, 'error', $3::json ->> 'message',
-                             'retryAt', available_at)
+           json_build_object('attempt', attempt, 'outcome', $5::text,
+                             'error', $3::json ->> 'message', 'retryAt', available_at)
     FROM again
 )
 SELECT available_at FROM again;

@@ -158,9 +158,9 @@ ORDER BY s.id DESC LIMIT $4;
 
 -- name: session_progress
 -- One session with its flow and, as of the same moment: how far each step of each phase's newest
--- generation is, the failed attempt it waits to repeat, what its calls took (a call that broke off
--- and whose answer was fetched later has two rows: the one with the answer counts), and the
--- revision a gate would approve. One statement, so one snapshot and one round trip. The rows within
+-- generation is, the attempt it waits to repeat (and whether that one only waits), what its calls
+-- took (a call that broke off and whose answer was fetched later has two rows: the one with the
+-- answer counts), and the revision a gate would approve. One statement, so one snapshot and one round trip. The rows within
 -- have the order of StepCount, PendingRetry and SessionUsage.
 SELECT s.id::text, f.name AS flow, f.version AS flow_version, f.title AS flow_title, s.status,
        s.phase, s.step, s.generation, s.open_tasks, s.title, s.input::text, s.auto_steps,
@@ -195,7 +195,10 @@ SELECT s.id::text, f.name AS flow, f.version AS flow_version, f.title AS flow_ti
                                                    WHEN 'EXECUTE' THEN p.execute_from
                                                    ELSE p.generation END
              GROUP BY t.phase, p.generation, t.step) AS counts,
-       (SELECT ROW (t.id, t.phase, t.step, t.item, t.attempt, t.error::text, t.available_at)
+       (SELECT ROW (t.id, t.phase, t.step, t.item, t.attempt, t.error::text, t.available_at,
+                    (SELECT a.outcome = 'RELEASED' FROM ekiden.attempts a
+                     WHERE a.task_id = t.id AND a.error IS NOT NULL
+                     ORDER BY a.number DESC LIMIT 1))
         FROM ekiden.api_tasks t
         WHERE t.session_id = s.id AND t.queued AND t.error IS NOT NULL
         ORDER BY t.available_at LIMIT 1) AS retry,

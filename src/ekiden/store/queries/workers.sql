@@ -33,7 +33,8 @@ SELECT EXISTS (SELECT FROM ekiden.workers w
            SELECT min(a.started_at) FROM ekiden.attempts a
            WHERE a.task_id = t.id AND a.number > coalesce((
                SELECT max(o.number) FROM ekiden.attempts o
-               WHERE o.task_id = t.id AND o.error ->> 'kind' IS DISTINCT FROM 'ModelElsewhere'), 0)
+               WHERE o.task_id = t.id
+                 AND coalesce(o.error ->> 'kind', '') NOT IN ('ModelElsewhere', 'ModelNowhere')), 0)
        ), interval '0') AS waited
 FROM ekiden.api_tasks t WHERE t.id = $1;
 
