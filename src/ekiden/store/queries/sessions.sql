@@ -160,8 +160,8 @@ ORDER BY s.id DESC LIMIT $4;
 -- One session with its flow and, as of the same moment: how far each step of each phase's newest
 -- generation is, the attempt it waits to repeat (and whether that one only waits), what its calls
 -- took (a call that broke off and whose answer was fetched later has two rows: the one with the
--- answer counts), and the revision a gate would approve. One statement, so one snapshot and one round trip. The rows within
--- have the order of StepCount, PendingRetry and SessionUsage.
+-- answer counts), and the revision a gate would approve. One statement, so one snapshot and one round
+-- trip. The rows within have the order of StepCount, PendingRetry and SessionUsage.
 SELECT s.id::text, f.name AS flow, f.version AS flow_version, f.title AS flow_title, s.status,
        s.phase, s.step, s.generation, s.open_tasks, s.title, s.input::text, s.auto_steps,
        s.auto_phases, s.max_retries, s.retry_delay, s.timeout, s.error::text, s.created_at,
