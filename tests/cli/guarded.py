@@ -1,4 +1,4 @@
-"""Flows whose first gate is not for everybody: ``--flow tests.cli.guarded:four_eyes``."""
+"""Flows that want something of people: ``--flow tests.cli.guarded:four_eyes``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ class ByTwo(Collect):
     gate = Gate(approvals=2)
 
 
+class Choosy(Collect):
+    """Collect numbers"""
+
+    failed_items = "ask"
+
+
 four_eyes = Flow("four-eyes", input=ToyInput, phases=[FourEyes, Collect])
 by_ann = Flow("by-ann", input=ToyInput, phases=[ByAnn, Collect])
 by_two = Flow("by-two", input=ToyInput, phases=[ByTwo, Collect])
+choosy = Flow("choosy", input=ToyInput, phases=[Choosy, Collect])

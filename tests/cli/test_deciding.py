@@ -15,6 +15,8 @@ import pytest
 
 from tests.cli.program import PATIENCE, TOY, Program
 
+CHOOSY = "tests.cli.guarded:choosy"
+
 
 async def at_gate(program: Program) -> str:
     ended = await program.run("run", "toy", "--flow", TOY, "--name", "x", "--json")
@@ -64,6 +66,30 @@ async def test_a_budget_and_failed_items_are_decided_by_name(program: Program) -
         assert "has not stopped over items" in refused.err
     assert (await program.run("sessions", "budget", session, "--max-tokens", "10")).code == 0
     assert (await program.run("sessions", "rerun", session, "--step", "nap")).code == 2
+
+
+async def test_after_items_have_failed_resume_leaves_it_to_accept_or_retry(
+    program: Program,
+) -> None:
+    loaded = ("--flow", CHOOSY)
+    ended = await program.run("run", "choosy", *loaded, "--name", "x", "--mood", "picky", "--json")
+    assert (ended.code, ended.json["status"]) == (3, "PAUSED"), ended.err
+    session = str(ended.json["sessionId"])
+    refused = await program.run("sessions", "resume", session)
+    assert refused.code == 1
+    for verb in ("accept", "retry"):
+        assert f"ekiden sessions {verb} {session}" in refused.err
+    left = await program.run("resume", session, *loaded)
+    assert left.code == 3, left.err
+    assert f"ekiden sessions accept {session}" in left.out
+    terminal = Terminal(program, "resume", session, *loaded)
+    terminal.says("[a]ccept what there is")
+    terminal.types("a")
+    terminal.says("Gate 1 of 1: Collect numbers")
+    terminal.says("total: 4")
+    terminal.says("[q]uit:")
+    terminal.types("q")
+    assert terminal.end() == 3
 
 
 async def test_webhooks_are_added_listed_and_stopped(program: Program) -> None:

@@ -17,7 +17,7 @@ class ToyInput(BaseModel):
 
     name: str
     numbers: list[int] = [1, 2, 3]
-    mood: Literal["good", "unlucky", "broken", "waiting"] = "good"
+    mood: Literal["good", "unlucky", "broken", "waiting", "picky"] = "good"
     hold: str = ""  # phase 2 makes the file HOLD.reached and waits for the file HOLD
 
 
@@ -35,6 +35,8 @@ class Collect(Phase):
             raise RuntimeError("bad luck \x1b[2J")
         if ctx.input.mood == "waiting" and ctx.attempt == 1:
             raise NotNow("the ferry is full.")
+        if ctx.input.mood == "picky" and number % 2:
+            raise CannotHeal("an odd number")
         return number * number
 
     async def integrate(self, ctx: Context, plan: list[int], found: list[int]) -> dict[str, int]:

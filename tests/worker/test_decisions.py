@@ -205,8 +205,12 @@ async def test_when_items_fail_a_person_accepts_what_there_is(house: House):
         progress = await house.until(table.session, "PAUSED")
         assert progress["waitingFor"]["kind"] == "items"
         assert progress["waitingFor"]["message"].startswith("3 of 20 items of phase 1 failed")
-        with pytest.raises(Conflict):
+        said = f"ekiden sessions accept {table.session}.*ekiden sessions retry {table.session}"
+        with pytest.raises(Conflict, match=said) as refused:
             await house.sessions.resume(table.session, actor="ann")
+        assert refused.value.kind == "items-failed"
+        with pytest.raises(Conflict, match=said):
+            await house.sessions.start(table.session)
         await table.decide(Verb.ACCEPT)
         await house.until(table.session)
     (made,) = await house.sessions.revisions(table.session)

@@ -253,7 +253,9 @@ async def _resume(
             worker = build_worker(
                 stage.settings, database, [flow], parts, only_session=session.id, drain=_DRAIN
             )
-        if session.status in {"FAILED", "PAUSED"}:
+        # What becomes of items that failed somebody must say: at the terminal that is asked next.
+        items = (session.stop or {}).get("kind") == "items"
+        if session.status in {"FAILED", "PAUSED"} and not items:
             await sessions.resume(session.id, actor=actor())
         elif session.status == "RUNNING":
             await sessions.start(session.id)

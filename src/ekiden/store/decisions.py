@@ -6,7 +6,7 @@ Each runs inside the transaction of ``Reviews.take``, under the session's lock.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, assert_never
+from typing import Any
 
 import asyncpg
 import orjson
@@ -22,6 +22,7 @@ from ekiden.core.gates import (
 )
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import Budget, Review, Reviewed, SessionState, StepKind, Verb
+from ekiden.core.refusals import instead
 from ekiden.errors import Conflict, InputInvalid, NoGate, StaleRevision
 from ekiden.store.queries import sql
 from ekiden.store.rows import decoded
@@ -222,8 +223,7 @@ async def _retry(desk: Desk) -> Reviewed:
 
 
 async def _settle_items(desk: Desk, query: str) -> Reviewed:
-    stop = decoded(desk.gate["stop"]) if desk.gate["stop"] else {}
-    if stop.get("kind") != "items":
+    if desk.gate["stop"] != "items":
         raise NoGate(f"Session {desk.session_id} has not stopped over items that failed.")
     await desk.row(query, desk.review.actor, desk.review.comment, desk.review.key)
     return desk.done(SessionState.RUNNING, desk.gate["phase"])
@@ -242,7 +242,7 @@ async def _budget(desk: Desk) -> Reviewed:
     assert row is not None
     if not row["changed"]:
         raise instead(desk.status, desk.session_id)
-    stopped = (decoded(desk.gate["stop"]) if desk.gate["stop"] else {}).get("kind") == "budget"
+    stopped = desk.gate["stop"] == "budget"
     return desk.done(SessionState.RUNNING if stopped else desk.status, desk.gate["phase"])
 
 
@@ -289,23 +289,3 @@ def _json(value: Any, what: str) -> str:
         return orjson.dumps(value).decode()
     except (TypeError, orjson.JSONEncodeError) as error:
         raise InputInvalid(f"The {what} is no JSON: {error}", [(what, str(error))]) from None
-
-
-def instead(status: SessionState, session_id: str) -> Conflict:
-    """Refuse what this state does not allow, and say what a person can do in it."""
-    match status:
-        case SessionState.RUNNING:
-            advice = "It is running: pause it first."
-        case SessionState.AWAITING_REVIEW:
-            advice = "It waits at a gate: approve, edit, reject or rerun."
-        case SessionState.PAUSED:
-            advice = "Resume it."
-        case SessionState.FAILED:
-            advice = "Resume it; it goes on from the step that failed."
-        case SessionState.COMPLETED:
-            advice = "It is done; a phase of it can be run again."
-        case SessionState.CANCELLED:
-            advice = "It was cancelled; create a new one, or fork it."
-        case _:
-            assert_never(status)
-    return Conflict(f"Session {session_id} is {status}. {advice}", kind=status)

@@ -11,12 +11,12 @@ from ekiden import failpoint
 from ekiden.core import records
 from ekiden.core.model import Event, Options, Review, Reviewed, SessionState, Verb
 from ekiden.core.progress import progress
+from ekiden.core.refusals import instead
 from ekiden.errors import Conflict, NotFound, UnknownFlow
 from ekiden.store.alerts import Alerts
 from ekiden.store.archive import Archive
 from ekiden.store.budgets import Budgets
 from ekiden.store.connection import address_of, parse_session_id, translated
-from ekiden.store.decisions import instead
 from ekiden.store.drafts import Board
 from ekiden.store.inside import Inside
 from ekiden.store.lists import Lists
@@ -136,9 +136,9 @@ class Sessions:
         """
         row = await self._decide("start_session", parse_session_id(session_id))
         status = _status(row, session_id)
-        if status != "RUNNING":
-            raise instead(SessionState(status), session_id)
         assert row is not None
+        if status != "RUNNING":
+            raise instead(SessionState(status), session_id, row["stop"])
         return int(row["started"])
 
     async def approve(
@@ -190,7 +190,8 @@ class Sessions:
 
         Raises:
             NotFound: no such session.
-            Conflict: it is neither PAUSED nor FAILED (RUNNING is fine: there is nothing to do).
+            Conflict: it is neither PAUSED nor FAILED (RUNNING is fine: there is nothing to do), or
+                it has stopped over items that failed.
         """
         await self._change("resume_session", session_id, actor, already="RUNNING")
 
@@ -208,7 +209,7 @@ class Sessions:
         status = _status(row, session_id)
         assert row is not None
         if not row["changed"] and status != already:
-            raise instead(SessionState(status), session_id)
+            raise instead(SessionState(status), session_id, row["stop"])
 
     async def deliver(self, session_id: str, *, task_id: int, attempt: int, result: Any) -> None:
         """Deliver a running task's result from outside; a worker checks and completes it.

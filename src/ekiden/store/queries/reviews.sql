@@ -12,8 +12,8 @@ UPDATE ekiden.reviews SET asked = $2 WHERE idempotency_key = $1;
 
 -- name: look_at_gate
 -- What is to be known for any decision over a session; the revision is the one that stands.
-SELECT s.status, s.phase, s.step, s.generation, s.created_by, s.kept, s.stop::text,
-       jsonb_array_length(f.phases) AS phases, f.output_schemas::text,
+SELECT s.status, s.phase, s.step, s.generation, s.created_by, s.kept,
+       s.stop ->> 'kind' AS stop, jsonb_array_length(f.phases) AS phases, f.output_schemas::text,
        (coalesce(f.phases -> (s.phase - 1) -> 'gate', '{}')
         || coalesce(s.gates -> s.phase::text, '{}'))::text AS policy,
        r.id AS revision,

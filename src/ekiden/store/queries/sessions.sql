@@ -40,7 +40,7 @@ SELECT FROM ekiden.sessions WHERE id = $1 FOR UPDATE;
 -- name: start_session
 -- process-async: lets the held tasks of a running session go. Safe to repeat.
 WITH locked AS MATERIALIZED (
-    SELECT id, status FROM ekiden.sessions WHERE id = $1 FOR UPDATE
+    SELECT id, status, stop ->> 'kind' AS stop FROM ekiden.sessions WHERE id = $1 FOR UPDATE
 ), freed AS (
     UPDATE ekiden.api_tasks t
     SET queued = true, awaiting = false, available_at = ekiden.now()
@@ -51,12 +51,12 @@ WITH locked AS MATERIALIZED (
     INSERT INTO ekiden.events (session_id, type, phase, step)
     SELECT DISTINCT session_id, 'step_started', phase, step FROM freed
 )
-SELECT l.status, (SELECT count(*) FROM freed) AS started FROM locked l;
+SELECT l.status, l.stop, (SELECT count(*) FROM freed) AS started FROM locked l;
 
 -- name: pause_session
 -- Stops a session after what runs now: due and queued tasks are held.
 WITH locked AS MATERIALIZED (
-    SELECT id, status FROM ekiden.sessions WHERE id = $1 FOR UPDATE
+    SELECT id, status, stop ->> 'kind' AS stop FROM ekiden.sessions WHERE id = $1 FOR UPDATE
 ), paused AS (
     UPDATE ekiden.sessions s SET status = 'PAUSED', updated_at = ekiden.now()
     FROM locked l WHERE s.id = l.id AND l.status = 'RUNNING'
@@ -68,13 +68,13 @@ WITH locked AS MATERIALIZED (
     INSERT INTO ekiden.events (session_id, type, data)
     SELECT id, 'session_paused', json_build_object('actor', $2::text) FROM paused
 )
-SELECT l.status, EXISTS (SELECT FROM paused) AS changed FROM locked l;
+SELECT l.status, l.stop, EXISTS (SELECT FROM paused) AS changed FROM locked l;
 
 -- name: resume_session
 -- Goes on where a paused or failed session stopped. Failed tasks are queued with a fresh budget;
 -- what was completed stays.
 WITH locked AS MATERIALIZED (
-    SELECT id, status FROM ekiden.sessions WHERE id = $1 FOR UPDATE
+    SELECT id, status, stop ->> 'kind' AS stop FROM ekiden.sessions WHERE id = $1 FOR UPDATE
 ), resumed AS (
     UPDATE ekiden.sessions s
     SET status = 'RUNNING', error = NULL, updated_at = ekiden.now(), stop = NULL,
@@ -98,12 +98,12 @@ WITH locked AS MATERIALIZED (
     INSERT INTO ekiden.events (session_id, type, data)
     SELECT id, 'session_resumed', json_build_object('actor', $2::text) FROM resumed
 )
-SELECT l.status, EXISTS (SELECT FROM resumed) AS changed FROM locked l;
+SELECT l.status, l.stop, EXISTS (SELECT FROM resumed) AS changed FROM locked l;
 
 -- name: cancel_session
 -- Ends a session. Nothing of it runs again; late results are refused by their tasks' state.
 WITH locked AS MATERIALIZED (
-    SELECT id, status FROM ekiden.sessions WHERE id = $1 FOR UPDATE
+    SELECT id, status, stop ->> 'kind' AS stop FROM ekiden.sessions WHERE id = $1 FOR UPDATE
 ), ended AS (
     UPDATE ekiden.sessions s
     SET status = 'CANCELLED', updated_at = ekiden.now(), completed_at = ekiden.now(), stop = NULL,
@@ -128,7 +128,7 @@ WITH locked AS MATERIALIZED (
     SELECT id, 'session_cancelled', json_build_object('actor', $2::text) FROM ended
 )
 -- Whoever runs a call for it stops: the money is not worth spending any more.
-SELECT l.status, EXISTS (SELECT FROM ended) AS changed,
+SELECT l.status, l.stop, EXISTS (SELECT FROM ended) AS changed,
        (SELECT count(pg_notify('session_cancelled', id::text)) FROM ended) AS told
 FROM locked l;
 
