@@ -44,6 +44,24 @@ async def test_what_waits_is_listed_edited_approved_and_on_the_record(program: P
     assert [line.split()[3] for line in record.out.splitlines()[1:]] == ["edit", "approve"]
 
 
+async def test_no_editor_opens_for_an_edit_that_could_not_be_stored(program: Program) -> None:
+    opened = program.folder / "opened"
+    person = program.but(EDITOR=f"touch {opened} --")
+    session = await at_gate(program)
+
+    async def refused(why: str, *words: str) -> None:
+        ended = await person.run("sessions", "edit", session, *words)
+        assert (ended.code, opened.exists()) == (1, False)
+        assert why in ended.err
+
+    await refused("Phase 2 has no output yet", "--phase", "2")
+    ended = await program.run("resume", session, "--flow", TOY, "--auto-approve", "--json")
+    assert ended.json["status"] == "COMPLETED", ended.err
+    await refused("Phase 2 is the last one")
+    assert (await program.run("sessions", "rerun", session, "--phase", "1")).code == 0
+    await refused("It is running: pause it first.")
+
+
 async def test_a_phase_goes_back_and_forth_and_a_fork_pays_nothing(program: Program) -> None:
     session = await at_gate(program)
     sent = await program.run("sessions", "reject", session, "--note", "once more", "--json")

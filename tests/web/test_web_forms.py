@@ -218,6 +218,36 @@ async def test_what_comes_after_an_open_gate_is_neither_offered_nor_taken(
     assert "先にフェーズ1を承認するか" in late.text
 
 
+async def test_what_could_not_be_stored_is_not_offered_to_be_edited(site: Site, person: Person):
+    await site.work()
+    session = await site.begin(auto_phases=True)
+    await site.until(session, "COMPLETED")
+    url = f"/sessions/{session}"
+
+    async def offered(what: str) -> list[str]:
+        return re.findall(rf"{url}/{what}\?phase=(\d)", (await person.get(url)).text)
+
+    async def refused(phase: int, why: str) -> None:
+        page = await person.get(f"{url}/edit?phase={phase}")
+        assert page.status_code == 409
+        assert why in page.text
+        assert 'name="base"' not in page.text, "there is nothing to type into"
+
+    assert await offered("rerun") == ["5", "4", "3", "2", "1"]
+    assert await offered("edit") == ["4", "3", "2", "1"]
+    await refused(5, "This phase is the last one")
+    # Begun anew, and not done: of its newest run there is nothing yet.
+    await site.pool.execute("UPDATE ekiden.sessions SET auto_steps = false")
+    rerun = Review(verb=Verb.RERUN, actor="Ken", phase=2)
+    await site.sessions.reviews.take(session, rerun)
+    assert await offered("edit") == []
+    await refused(1, "The session is running: pause it first.")
+    await site.sessions.pause(session, actor="Ken")
+    assert await offered("rerun") == ["2", "1"]
+    assert await offered("edit") == ["1"]
+    await refused(2, "This phase has no output yet")
+
+
 async def test_a_drafts_mistake_does_not_take_over_what_somebody_saved_meanwhile(
     site: Site, person: Person
 ):

@@ -17,7 +17,7 @@ from ekiden.cli.words import camel, clean, one_line, table, to_json
 from ekiden.core.json_changes import Change
 from ekiden.core.json_changes import compare as differences
 from ekiden.core.model import Review, Reviewed, StepKind, Verb
-from ekiden.errors import Conflict, EkidenError
+from ekiden.errors import EkidenError
 from ekiden.store.sessions import Sessions
 
 
@@ -59,12 +59,10 @@ def edit(
 
 async def _output(sessions: Sessions, session_id: str, phase: int | None) -> tuple[int, int, Any]:
     """Return the phase, and the id and the output of its newest revision."""
-    session = await sessions.get(session_id)
-    number = phase or session.phase
-    found = [r for r in await sessions.revisions(session_id) if r.phase == number]
-    if not found:
-        raise Conflict(f"Phase {number} has no output yet, so there is nothing to edit.")
-    return number, found[-1].id, found[-1].output
+    number = (await sessions.get(session_id)).phase if phase is None else phase
+    await sessions.reviews.check_edit(session_id, number)
+    newest = [r for r in await sessions.revisions(session_id) if r.phase == number][-1]
+    return number, newest.id, newest.output
 
 
 def _read(file: Path) -> Any:

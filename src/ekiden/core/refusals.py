@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from ekiden.core.gates import within_reach
+from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import SessionState
 from ekiden.errors import Conflict
 
@@ -38,3 +40,50 @@ def instead(status: SessionState, session_id: str, stop: str | None = None) -> C
         case _:
             assert_never(status)
     return Conflict(f"Session {session_id} is {status}. {advice}", kind=status)
+
+
+def beyond(phase: int, *, status: SessionState, current: int) -> Conflict | None:
+    """Refuse to change a phase that comes after the one where the session is; None where it may."""
+    if within_reach(phase, current=current, completed=status is SessionState.COMPLETED):
+        return None
+    return Conflict(
+        f"The session is back at phase {current}, and phase {phase} may depend on what "
+        f"becomes of that. Bring phase {current} through its gate first, or choose it or "
+        "one before.",
+        kind="later-phase", phase=phase, current=current,
+    )  # fmt: skip
+
+
+def no_edit(
+    phase: int,
+    *,
+    session_id: str,
+    status: SessionState,
+    current: int,
+    phases: int,
+    has_output: bool,
+) -> Conflict | None:
+    """Refuse an edit that could not be stored, whatever is typed; None where one may be made.
+
+    Args:
+        phase: whose output would be edited.
+        session_id: the session.
+        status: the session's.
+        current: the phase where it is.
+        phases: how many its flow has.
+        has_output: whether the newest run of the phase has an output.
+    """
+    if session_after(status, SessionEvent.EDIT) is None:
+        return instead(status, session_id)
+    if not has_output:
+        said = f"Phase {phase} has no output yet, so there is nothing to edit."
+        return Conflict(said, kind="no-output")
+    if refused := beyond(phase, status=status, current=current):
+        return refused
+    if phase == phases:
+        return Conflict(
+            f"Phase {phase} is the last one: no gate follows, and the drafts are made of it. "
+            "Edit the drafts, or rerun the phase.",
+            kind="last-phase",
+        )
+    return None

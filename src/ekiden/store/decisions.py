@@ -18,11 +18,10 @@ from ekiden.core.gates import (
     judge_approval,
     next_phase,
     stale_after,
-    within_reach,
 )
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import Budget, Review, Reviewed, SessionState, StepKind, Verb
-from ekiden.core.refusals import instead
+from ekiden.core.refusals import beyond, instead, no_edit
 from ekiden.errors import Conflict, InputInvalid, NoGate, StaleRevision
 from ekiden.store.queries import sql
 from ekiden.store.rows import decoded
@@ -69,17 +68,6 @@ class Desk:
                 f"The output of phase {self.gate['phase']} is now revision {revision}, "
                 f"you looked at {self.review.revision}. Look again, then decide."
             )
-
-    def want_reach(self, phase: int) -> None:
-        """Refuse to change a phase that comes after the one where the session is."""
-        current, completed = self.gate["phase"], self.status is SessionState.COMPLETED
-        if not within_reach(phase, current=current, completed=completed):
-            raise Conflict(
-                f"The session is back at phase {current}, and phase {phase} may depend on what "
-                f"becomes of that. Bring phase {current} through its gate first, or choose it or "
-                "one before.",
-                kind="later-phase", phase=phase, current=current,
-            )  # fmt: skip
 
     def done(self, status: str, phase: int, **of: Any) -> Reviewed:
         """Say what became of the session."""
@@ -132,18 +120,12 @@ async def approve_unasked(connection: Any, session_id: str, actor: str) -> None:
 
 
 async def _edit(desk: Desk) -> Reviewed:
-    desk.want(SessionEvent.EDIT)
     review = desk.review
     runs = await desk.runs()
-    run = _finished(desk, runs, review.phase or desk.gate["phase"])
-    phase = run["phase"]
-    desk.want_reach(phase)
-    if phase == desk.gate["phases"]:
-        raise Conflict(
-            f"Phase {phase} is the last one: no gate follows, and the drafts are made of it. "
-            "Edit the drafts, or rerun the phase.",
-            kind="last-phase",
-        )
+    phase = review.phase or desk.gate["phase"]
+    if refused := no_edit_of(desk.session_id, desk.gate, runs, phase):
+        raise refused
+    run = next(r for r in runs if r["phase"] == phase)
     newest = desk.gate["revision"] if phase == desk.gate["phase"] else run["revision"]
     desk.want_seen(newest)
     schemas = decoded(desk.gate["output_schemas"])
@@ -190,7 +172,8 @@ async def _begin(desk: Desk, phase: int, step: StepKind, verb: Verb) -> Reviewed
     run = next((r for r in runs if r["phase"] == phase), None)
     if run is None:
         raise Conflict(f"Phase {phase} has not run yet, so it cannot run again.", kind="not-run")
-    desk.want_reach(phase)
+    if refused := beyond(phase, status=desk.status, current=desk.gate["phase"]):
+        raise refused
     current = phase == desk.gate["phase"]
     desk.want_seen(desk.gate["revision"] if current else run["revision"])
     if step is not StepKind.THINK and not run["planned"]:
@@ -257,13 +240,18 @@ DO: dict[Verb, Callable[[Desk], Coroutine[Any, Any, Reviewed]]] = {
 }
 
 
-def _finished(desk: Desk, runs: Sequence[asyncpg.Record], phase: int) -> asyncpg.Record:
-    """Return the newest run of a phase that has an output."""
-    run = next((r for r in runs if r["phase"] == phase and r["revision"] is not None), None)
-    if run is None:
-        said = f"Phase {phase} has no output yet, so there is nothing to edit."
-        raise Conflict(said, kind="no-output")
-    return run
+def no_edit_of(
+    session_id: str, gate: asyncpg.Record, runs: Sequence[asyncpg.Record], phase: int
+) -> Conflict | None:
+    """Return why a phase's output cannot be edited now; None where it can."""
+    return no_edit(
+        phase,
+        session_id=session_id,
+        status=SessionState(gate["status"]),
+        current=gate["phase"],
+        phases=gate["phases"],
+        has_output=any(r["phase"] == phase and r["revision"] is not None for r in runs),
+    )
 
 
 def after_going_back(

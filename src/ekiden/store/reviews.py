@@ -14,7 +14,7 @@ from ekiden.core import records
 from ekiden.core.model import Review, Reviewed
 from ekiden.errors import Conflict, DatabaseError, InputInvalid, NotFound
 from ekiden.store.connection import parse_session_id, translated
-from ekiden.store.decisions import DO, Desk, after_going_back
+from ekiden.store.decisions import DO, Desk, after_going_back, no_edit_of
 from ekiden.store.queries import sql
 from ekiden.store.rows import decode
 
@@ -113,14 +113,29 @@ class Reviews:
         Raises:
             NotFound: no such session.
         """
-        session_id = parse_session_id(session_id)
-        with translated(self._dsn):
-            row = await self._pool.fetchrow(sql("look_at_gate"), session_id)
-            if row is None:
-                raise NotFound(f"There is no session {session_id}.")
-            runs = await self._pool.fetch(sql("look_at_runs"), session_id)
-        stale, kept = after_going_back(row, runs, phase)
+        gate, runs = await self._look(parse_session_id(session_id))
+        stale, kept = after_going_back(gate, runs, phase)
         return sorted(stale), sorted(kept)
+
+    async def check_edit(self, session_id: str, phase: int) -> None:
+        """Refuse an edit that could not be stored, before anybody types it.
+
+        Raises:
+            NotFound: no such session.
+            Conflict: the state does not allow it, or there is nothing to edit.
+        """
+        session_id = parse_session_id(session_id)
+        gate, runs = await self._look(session_id)
+        if refused := no_edit_of(session_id, gate, runs, phase):
+            raise refused
+
+    async def _look(self, session_id: str) -> tuple[asyncpg.Record, list[asyncpg.Record]]:
+        """Return where a session is, and the newest run of each of its phases."""
+        with translated(self._dsn):
+            gate = await self._pool.fetchrow(sql("look_at_gate"), session_id)
+            if gate is None:
+                raise NotFound(f"There is no session {session_id}.")
+            return gate, await self._pool.fetch(sql("look_at_runs"), session_id)
 
     async def of(self, session_id: str) -> list[records.ReviewLine]:
         """Return every decision over a session, oldest first."""

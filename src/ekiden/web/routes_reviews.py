@@ -24,7 +24,7 @@ from ekiden.store.pages import RevisionRow
 from ekiden.web.editing import edited, form_of
 from ekiden.web.language import itself
 from ekiden.web.options import read_budget, wrong_model
-from ekiden.web.routes_sessions import Form, act, code_of, told_of, wrong_of
+from ekiden.web.routes_sessions import Form, act, code_of, show_session, told_of, wrong_of
 from ekiden.web.visit import PageRoute, Visit, Visiting, key_of
 from ekiden.web.words import told_in
 
@@ -126,7 +126,11 @@ def _base(versions: Sequence[RevisionRow], form: Form) -> RevisionRow:
 async def edit_form(
     visit: Visiting, session_id: str, phase: PhaseNumber, raw: bool = False
 ) -> Response:
-    """Show an output as a form, or as JSON."""
+    """Show an output as a form, or as JSON; where no edit could be stored, the session and why."""
+    try:
+        await visit.here.sessions.reviews.check_edit(session_id, phase)
+    except Conflict as error:
+        return await show_session(visit, session_id, refused=error)
     return await _show_edit(visit, session_id, phase, raw=raw)
 
 

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from ekiden.core.budget import Spent
-from ekiden.core.gates import within_reach
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import SessionState, TaskState
 from ekiden.core.records import ReviewLine, Session
+from ekiden.core.refusals import beyond, no_edit
 from ekiden.core.sentences import of_session
 from ekiden.core.timing import timing
 from ekiden.store.drafts import DraftRow
@@ -186,14 +186,30 @@ class SessionView:
         """Whether a person is to decide."""
         return self.status == SessionState.AWAITING_REVIEW
 
-    def may(self, event: str) -> bool:
-        """Whether the machine allows this now: edit, rerun."""
-        return session_after(SessionState(self.status), SessionEvent(event)) is not None
+    @property
+    def may_rerun(self) -> bool:
+        """Whether some phase can be run again now."""
+        return session_after(SessionState(self.status), SessionEvent.RERUN) is not None
 
-    def may_change(self, phase: int) -> bool:
-        """Whether a phase can be edited or run again now."""
-        current, completed = self.progress["currentPhase"], self.status == SessionState.COMPLETED
-        return self.may("edit") and within_reach(phase, current=current, completed=completed)
+    def may_rerun_phase(self, phase: int) -> bool:
+        """Whether this phase can be run again now."""
+        current, status = self.progress["currentPhase"], SessionState(self.status)
+        return self.may_rerun and beyond(phase, status=status, current=current) is None
+
+    def may_edit(self, standing: RevisionRow) -> bool:
+        """Whether what stands of a phase can be edited now."""
+        phases = self.progress["phases"]
+        # A fork has run nothing of the phases that it shares: what stands is all there is of them.
+        newest = phases[standing.phase - 1]["generation"] or standing.generation
+        refused = no_edit(
+            standing.phase,
+            session_id=self.id,
+            status=SessionState(self.status),
+            current=self.progress["currentPhase"],
+            phases=len(phases),
+            has_output=standing.generation == newest,
+        )
+        return refused is None
 
     @property
     def waits_for(self) -> str:
