@@ -97,6 +97,9 @@ async def test_a_completed_session_can_be_taken_up_again_from_any_phase(
         ({"verb": "edit"}, 422),
         ({"verb": "budget"}, 422),
         ({"verb": "rerun", "step": "SLEEP"}, 422),
+        ({"verb": "rerun", "phase": 0}, 422),  # 0 is the session, and only for a budget
+        ({"verb": "edit", "phase": 0, "output": 1}, 422),
+        ({"verb": "approve", "phase": 0}, 422),
         ({"verb": "rerun", "phase": 2}, 409),  # it has not run yet
         ({"verb": "rerun", "step": "EXECUTE"}, 409),  # the phase has none
         ({"verb": "edit", "phase": 2, "output": 1}, 409),

@@ -84,6 +84,8 @@ async def test_a_budget_and_failed_items_are_decided_by_name(program: Program) -
         assert "has not stopped over items" in refused.err
     assert (await program.run("sessions", "budget", session, "--max-tokens", "10")).code == 0
     assert (await program.run("sessions", "rerun", session, "--step", "nap")).code == 2
+    for verb in ("rerun", "edit"):
+        assert (await program.run("sessions", verb, session, "--phase", "0")).code == 2
 
 
 async def test_after_items_have_failed_resume_leaves_it_to_accept_or_retry(

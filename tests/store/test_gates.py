@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from ekiden.core.model import Review, Verb
 from ekiden.errors import Conflict, NoGate, StaleRevision
 from tests.store.helpers import Relay, advance, gate, next_phase, second, someone_waits
 
@@ -86,6 +87,15 @@ async def test_an_approval_of_what_was_edited_since_is_refused(relay: Relay):
     ]
     data = (await relay.tasks.load_sessions([session]))[session]
     assert data.outputs == {1: '"better"'}
+
+
+async def test_phase_0_is_no_phase_and_never_the_current_one(relay: Relay):
+    session = await relay.at_gate()
+    for verb in (Verb.RERUN, Verb.EDIT):
+        with pytest.raises(Conflict, match="Phase 0"):
+            review = Review(verb=verb, actor="me", phase=0, output="x")
+            await relay.sessions.reviews.take(session, review)
+    assert (await relay.cursor(session))[0] == "AWAITING_REVIEW"
 
 
 async def test_an_approval_sent_again_with_its_key_is_the_same_decision(relay: Relay):

@@ -171,7 +171,8 @@ class ReviewGiven(Given):
         None, description="why; to reject, what should be different"
     )
     phase: Annotated[int, Field(ge=0, le=32)] | None = Field(
-        None, description="edit, rerun: which one, else the current; budget: 0 is the session"
+        None,
+        description="edit, rerun: which one, from 1, else the current; budget: 0 is the session",
     )
     step: Literal["THINK", "EXECUTE", "INTEGRATE"] = Field(
         "THINK", description="rerun: where it begins; what was before is kept"
@@ -189,6 +190,8 @@ class ReviewGiven(Given):
             raise ValueError("output is required to edit")
         if self.verb == "budget" and self.budget is None:
             raise ValueError("budget is required to set one")
+        if self.verb != "budget" and self.phase == 0:
+            raise ValueError("phase counts from 1; 0, the whole session, is for budget alone")
         return self
 
     def decision(self, *, key: str | None, revision: int | None) -> Review:

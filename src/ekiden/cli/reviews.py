@@ -14,6 +14,7 @@ Comment = Annotated[str | None, typer.Option(help="Why, for the record.")]
 Revision = Annotated[
     int | None, typer.Option(help="Only if this is still the revision that waits.")
 ]
+Phase = Annotated[int | None, typer.Option(min=1, help="Which phase; else the current one.")]
 Model = Annotated[
     str | None, typer.Option(metavar="PROVIDER:MODEL", help="Who answers in this run.")
 ]
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 def edit(
     session_id: SessionId,
-    phase: Annotated[int | None, typer.Option(help="Which phase; else the current one.")] = None,
+    phase: Phase = None,
     file: Annotated[
         Path | None, typer.Option(help="JSON to take instead of opening $EDITOR; - is stdin.")
     ] = None,
@@ -65,7 +66,7 @@ def reject(  # noqa: PLR0917 - typer calls it by name
 
 def rerun(  # noqa: PLR0917 - typer calls it by name
     session_id: SessionId,
-    phase: Annotated[int | None, typer.Option(help="Which phase; else the current one.")] = None,
+    phase: Phase = None,
     step: Annotated[
         str, typer.Option(help="THINK, EXECUTE or INTEGRATE; what was before it is kept.")
     ] = "THINK",

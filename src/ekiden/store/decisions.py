@@ -39,6 +39,12 @@ class Desk:
         self.review = review
         self.status = SessionState(gate["status"])
 
+    @property
+    def phase(self) -> int:
+        """The phase that is meant; where none is named, the current one."""
+        named, current = self.review.phase, int(self.gate["phase"])
+        return current if named is None else named
+
     async def row(self, query: str, *args: Any) -> asyncpg.Record | None:
         """Run a statement about the session; return its one row."""
         found: asyncpg.Record | None = await self.connection.fetchrow(
@@ -122,7 +128,7 @@ async def approve_unasked(connection: Any, session_id: str, actor: str) -> None:
 async def _edit(desk: Desk) -> Reviewed:
     review = desk.review
     runs = await desk.runs()
-    phase = review.phase or desk.gate["phase"]
+    phase = desk.phase
     if refused := no_edit_of(desk.session_id, desk.gate, runs, phase):
         raise refused
     run = next(r for r in runs if r["phase"] == phase)
@@ -162,7 +168,7 @@ async def _reject(desk: Desk) -> Reviewed:
 
 async def _rerun(desk: Desk) -> Reviewed:
     desk.want(SessionEvent.RERUN)
-    return await _begin(desk, desk.review.phase or desk.gate["phase"], desk.review.step, Verb.RERUN)
+    return await _begin(desk, desk.phase, desk.review.step, Verb.RERUN)
 
 
 async def _begin(desk: Desk, phase: int, step: StepKind, verb: Verb) -> Reviewed:
