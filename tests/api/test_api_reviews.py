@@ -194,8 +194,19 @@ async def test_gates_of_one_session_may_ask_for_more_than_the_flow(
     assert mine.status_code == 409
     assert "four eyes" in mine.json()["detail"]
     assert (await review(client, session, verb="approve", actor="ann")).json()["missing"] == 1
-    assert (await client.get(f"{session}/progress")).json()["approvedBy"] == ["ann"]
+    seen = (await client.get(f"{session}/progress")).json()
+    assert (seen["approvedBy"], seen["missing"]) == (["ann"], 1)
     assert (await review(client, session, verb="approve", actor="bob")).json()["missing"] == 0
+
+
+async def test_proceeding_says_that_others_must_approve_as_well(
+    client: httpx2.AsyncClient, relay: Relay
+):
+    session = await at_gate(client, relay, options={"gates": {"1": {"approvals": 2}}})
+    for who, (phase, missing) in (("ann", (1, 1)), ("bob", (2, 0))):
+        said = await client.post(f"{session}/proceed-next-phase", json={"actor": who})
+        told = said.json()
+        assert (told["currentPhase"], told["missing"]) == (phase, missing), said.text
 
 
 @pytest.mark.parametrize(

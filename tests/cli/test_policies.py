@@ -62,6 +62,21 @@ async def test_an_approval_that_only_counts_does_not_say_approved(program: Progr
     assert passes.out.startswith("Approved.\n"), passes.out
 
 
+async def test_as_json_a_decision_says_what_is_missing_and_what_goes_stale(program: Program):
+    ann, bob = program.but(LOGNAME="ann"), program.but(LOGNAME="bob")
+    loaded = ("--flow", "tests.cli.guarded:by_two")
+    ended = await ann.run("run", "by-two", *loaded, "--name", "x", "--json")
+    session = ended.json["sessionId"]
+    for who, missing in ((ann, 1), (bob, 0)):
+        done = await who.run("sessions", "approve", session, "--json")
+        assert (done.json["missing"], done.json["progress"]["missing"]) == (missing, missing)
+    ended = await ann.run("resume", session, *loaded, "--json")
+    assert ended.json["status"] == "COMPLETED", ended.err
+    again = await ann.run("sessions", "rerun", session, "--phase", "1", "--json")
+    # The second phase has read nothing of the first.
+    assert (again.json["stale"], again.json["kept"]) == ([], [2])
+
+
 def test_at_a_gate_for_others_a_person_is_asked_again_and_may_leave(program: Program):
     ann = program.but(LOGNAME="ann")
     terminal = Terminal(ann, "run", "four-eyes", "--flow", FOUR_EYES, "--name", "x")

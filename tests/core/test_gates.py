@@ -12,6 +12,7 @@ from ekiden.core.gates import (
     Passes,
     Refused,
     judge_approval,
+    looks_at_names,
     mode_of,
     next_phase,
     stale_after,
@@ -60,6 +61,13 @@ def test_an_approval_passes_counts_or_is_refused():
     assert judge({"approvals": 2}, approved_by=["eve"]) == Passes()
     assert isinstance(judge({"approvers": ["eve"]}), Refused)
     assert isinstance(judge({"fourEyes": True}, actor="bob"), Refused)
+
+
+def test_names_matter_where_several_or_only_some_may_approve():
+    for policy in ({"approvals": 2}, {"approvers": ["ann"]}, {"fourEyes": True}):
+        assert looks_at_names(policy)
+    for policy in ({}, {"approvals": 1, "approvers": [], "fourEyes": False}, {"mode": "manual"}):
+        assert not looks_at_names(policy)
 
 
 def test_where_a_policy_is_silent_the_setting_decides():

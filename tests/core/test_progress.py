@@ -91,9 +91,14 @@ def shown(
     usage: SessionUsage = USAGE,
     revision: int | None = None,
     approved: tuple[int, ...] = (),
+    approved_by: tuple[str, ...] = (),
     **fields: Any,
 ) -> dict[str, Any]:
-    standing = None if revision is None else Standing(id=revision, complaint=None, approved_by=[])
+    standing = (
+        None
+        if revision is None
+        else Standing(id=revision, complaint=None, approved_by=list(approved_by))
+    )
     return progress(
         replace(SESSION, **fields), counts, retry, usage, standing=standing, approved=approved
     )
@@ -137,6 +142,22 @@ def test_at_a_gate_a_person_can_proceed_and_must():
     assert seen["waitingFor"]["kind"] == "review"
     assert seen["revision"] == 5
     assert [p["status"] for p in seen["phases"]] == ["COMPLETED", "PENDING"]
+
+
+def test_at_a_gate_for_several_it_is_said_who_is_missing():
+    phases = [SESSION.flow_phases[0] | {"gate": {"approvals": 3}}, SESSION.flow_phases[1]]
+    at_gate = {"status": "AWAITING_REVIEW", "step": "INTEGRATE", "revision": 5}
+    assert shown(*DONE_1, **at_gate)["missing"] == 1
+    assert shown(*DONE_1, **at_gate, flow_phases=phases)["missing"] == 3
+    seen = shown(*DONE_1, **at_gate, flow_phases=phases, approved_by=("ann",))
+    assert (seen["approvedBy"], seen["missing"]) == (["ann"], 2)
+    assert seen["waitingFor"]["message"].startswith(
+        "Phase 1 is done and approved by ann; 2 more must approve"
+    )
+    fewer = {"gates": {"1": {"approvals": 2}}}  # the session's own word goes over the flow's
+    seen = shown(*DONE_1, **at_gate, flow_phases=phases, approved_by=("ann",), **fewer)
+    assert seen["missing"] == 1
+    assert shown(*DONE_1, flow_phases=phases)["missing"] == 0, "there is no gate"
 
 
 def test_a_revision_is_shown_only_at_a_gate():

@@ -344,6 +344,43 @@ async def test_a_wrong_figure_of_a_budget_is_told_beside_its_own_field(site: Sit
     await site.until(session)
 
 
+async def test_where_it_matters_who_approves_a_name_is_required_and_what_is_missing_is_said(
+    site: Site,
+):
+    session = await at_gate(site, gates={1: {"approvals": 2}})
+    url = f"/sessions/{session}"
+    async with person_of(site) as first, person_of(site) as second:
+        page = await first.get(url)
+        assert "The next phase begins when 2 people have approved it." in page.text
+        assert "Approve and go on" not in page.text
+        nameless = await first.send_form(page, f"{url}/approve", comment="good", name=" ")
+        assert nameless.status_code == 422
+        assert 'id="name-wrong">is required here: it matters who approves<' in nameless.text
+        assert area(nameless, "comment") == "good"
+        assert await site.sessions.reviews.of(session) == []
+        counts = await first.send_form(nameless, f"{url}/approve", comment="good", name="Mika")
+        assert "Approved by Mika; 1 more must approve before the next" in counts.text
+        page = await second.get(f"{url}?lang=ja")
+        assert "承認済み：Mika。あと1人が承認すると次のフェーズが始まります。" in page.text
+        nameless = await second.send_form(page, f"{url}/approve")
+        assert "このゲートでは、誰が承認したかを記録するため必須です" in nameless.text
+        assert (await site.sessions.get(session)).status == SessionState.AWAITING_REVIEW
+        passes = await second.send_form(nameless, f"{url}/approve", name="Ken")
+        assert passes.status_code == 200
+    assert [r.actor for r in await site.sessions.reviews.of(session)] == ["Mika", "Ken"]
+
+
+async def test_where_it_does_not_matter_who_approves_no_name_is_asked_for(
+    site: Site, person: Person
+):
+    session = await at_gate(site)
+    url = f"/sessions/{session}"
+    page = await person.get(url)
+    assert "Approve and go on" in page.text
+    assert (await person.send_form(page, f"{url}/approve")).status_code == 200
+    assert [r.actor for r in await site.sessions.reviews.of(session)] == ["web"]
+
+
 # -- from one form to the other -------------------------------------------------------------------
 
 

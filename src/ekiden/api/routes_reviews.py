@@ -61,8 +61,8 @@ async def review(
     if done.repeated:
         response.headers["Idempotent-Replayed"] = "true"
     return Decided(
-        **progress.model_dump(by_alias=False),
-        missing=done.missing,
+        # The next gate may be open already; what is missing is told of the one decided on.
+        **(progress.model_dump(by_alias=False) | {"missing": done.missing}),
         stale=list(done.stale),
         kept=list(done.kept),
         edited=done.revision if not done.repeated else None,

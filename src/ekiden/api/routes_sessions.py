@@ -147,7 +147,8 @@ async def proceed_next_phase(
     """Approve the output that waits at the gate, and begin the next phase.
 
     With If-Match only the revision that was looked at is approved; however many ask at once, the
-    gate is passed once.
+    gate is passed once. Where others must approve as well, the session stays at its gate, and
+    `missing` says how many.
     """
     decision = fit(Decision, {} if given is None else given)
     done = await here.sessions.approve(

@@ -96,6 +96,7 @@ class Progress(Shown):
     revision: int | None = Field(description="what waits at the gate; also the ETag")
     complaint: str | None = Field(description="what the gate's check says of it")
     approved_by: list[str] = Field(description="who has approved it, where several must")
+    missing: int = Field(description="at a gate: approvals still needed")
     stop: dict[str, Any] | None = Field(description="why it paused by itself: budget or items")
     fork_of: str | None = Field(description="the session it was forked from")
     waiting_since: datetime | None = Field(description="for a person")

@@ -16,7 +16,7 @@ from ekiden.core import records
 class Decided(Progress):
     """Where a session is after a decision."""
 
-    missing: int = Field(description="approvals still needed")
+    missing: int = Field(description="approvals that the gate decided on still needs")
     stale: list[int] = Field(description="later phases that will run again")
     kept: list[int] = Field(description="later phases whose output still holds")
     edited: int | None = Field(description="the revision that was decided on, or that an edit made")

@@ -143,7 +143,7 @@ def decide(session_id: str, review: Review, text: str, *, machine: bool) -> None
         text += f" So do the phases that depended on it: {_listed(done.stale)}."
     if not machine and done.kept:
         text += f" Kept as they are: {_listed(done.kept)}."
-    told(progress, text, machine=machine)
+    told(progress, text, machine=machine, missing=done.missing, stale=done.stale, kept=done.kept)
 
 
 def _listed(numbers: tuple[int, ...]) -> str:

@@ -147,11 +147,11 @@ def change(verb: str, session_id: str, *, machine: bool) -> None:
     told(progress, f"Session {session_id} is {progress['status']}.", machine=machine)
 
 
-def told(progress: dict[str, Any], text: str, *, machine: bool) -> None:
-    """Say what was done, or where the session is as JSON."""
+def told(progress: dict[str, Any], text: str, *, machine: bool, **done: Any) -> None:
+    """Say what was done, or as JSON where the session is and what the decision did."""
     if machine:
-        shown = {key: progress[key] for key in ("sessionId", "status")} | {"progress": progress}
-        typer.echo(to_json(shown))
+        shown = {key: progress[key] for key in ("sessionId", "status")}
+        typer.echo(to_json(shown | done | {"progress": progress}))
         return
     typer.echo(text)
     if progress["status"] == "RUNNING":

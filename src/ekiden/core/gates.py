@@ -96,6 +96,30 @@ def mode_of(policy: Mapping[str, Any], *, auto_phases: bool) -> GateMode:
     return GateMode(mode)
 
 
+def policy_of(
+    phases: Sequence[Mapping[str, Any]], over: Mapping[str, Mapping[str, Any]], phase: int
+) -> dict[str, Any]:
+    """Return the policy of the gate after a phase.
+
+    Args:
+        phases: the flow's, as registered.
+        over: what the session has set over them, by phase.
+        phase: its number.
+    """
+    return {**phases[phase - 1].get("gate", {}), **over.get(str(phase), {})}
+
+
+def looks_at_names(policy: Mapping[str, Any]) -> bool:
+    """Whether it matters to a gate who approves."""
+    several = int(policy.get("approvals") or 1) > 1
+    return several or bool(policy.get("approvers") or policy.get("fourEyes"))
+
+
+def missing_approvals(policy: Mapping[str, Any], approved_by: Collection[str]) -> int:
+    """Return how many more people must approve."""
+    return max(0, int(policy.get("approvals") or 1) - len(set(approved_by)))
+
+
 @dataclass(frozen=True, slots=True)
 class Passes:
     """This approval passes the gate."""
@@ -134,8 +158,8 @@ def judge_approval(
     if policy.get("fourEyes") and actor == started_by:
         said = f"{actor} started this session, so somebody else must approve (four eyes)."
         return Refused(Conflict(said, kind="four-eyes", who=actor))
-    missing = int(policy.get("approvals") or 1) - len({*approved_by, actor})
-    return Counts(missing) if missing > 0 else Passes()
+    missing = missing_approvals(policy, {*approved_by, actor})
+    return Counts(missing) if missing else Passes()
 
 
 def stale_after(reads: Mapping[int, Collection[int] | None], phase: int) -> set[int]:

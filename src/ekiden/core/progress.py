@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from ekiden.core.gates import missing_approvals, policy_of
 from ekiden.core.model import SessionState, StepKind
 from ekiden.core.records import PendingRetry, Session, SessionUsage, Standing, StepCount
 
@@ -35,7 +36,10 @@ def progress(
     ]
     completed = [p["phase"] for p in phases if p["status"] == "COMPLETED"]
     at_gate = session.status == SessionState.AWAITING_REVIEW
-    waiting = _waiting_for(session, counts, retry)
+    approved_by = standing.approved_by if at_gate and standing else []
+    policy = policy_of(session.flow_phases, session.gates, session.phase)
+    missing = missing_approvals(policy, approved_by) if at_gate else 0
+    waiting = _waiting_for(session, counts, retry, approved_by=approved_by, missing=missing)
     return {
         "currentPhase": session.phase,
         "currentStep": session.step,
@@ -50,7 +54,8 @@ def progress(
         "waitingFor": waiting,
         "revision": standing.id if at_gate and standing else None,
         "complaint": standing.complaint if at_gate and standing else None,
-        "approvedBy": standing.approved_by if at_gate and standing else [],
+        "approvedBy": approved_by,
+        "missing": missing,
         "stop": session.stop,
         "forkOf": session.parent_id,
         "error": _error(session, retry),
@@ -135,11 +140,22 @@ def _step(kind: str, count: StepCount | None) -> dict[str, Any]:
 
 
 def _waiting_for(
-    session: Session, counts: Sequence[StepCount], retry: PendingRetry | None
+    session: Session,
+    counts: Sequence[StepCount],
+    retry: PendingRetry | None,
+    *,
+    approved_by: Sequence[str],
+    missing: int,
 ) -> dict[str, Any] | None:
     """Say what the session waits for, and what to do about it, or None while it runs."""
     now = [c for c in counts if c.phase == session.phase and c.step == session.step]
     match SessionState(session.status):
+        case SessionState.AWAITING_REVIEW if approved_by:
+            return {
+                "kind": "review",
+                "message": f"Phase {session.phase} is done and approved by "
+                f"{', '.join(approved_by)}; {missing} more must approve (proceed-next-phase).",
+            }
         case SessionState.AWAITING_REVIEW:
             return {
                 "kind": "review",

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query, Response
 
 from ekiden.api.limits import parse_json
 from ekiden.api.problems import Refusal, invalid
-from ekiden.core.gates import within_reach
+from ekiden.core.gates import looks_at_names, policy_of, within_reach
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import Budget, Review, SessionState, StepKind, Verb
 from ekiden.core.records import Session
@@ -58,7 +58,25 @@ def _review(visit: Visit, form: Form, verb: Verb, **more: Any) -> Review:
 @router.post("/sessions/{session_id}/approve")
 async def approve(visit: Visiting, session_id: str) -> Response:
     """Approve the output that the form was made for."""
-    return await act(visit, session_id, lambda form: _take(visit, session_id, form, Verb.APPROVE))
+
+    async def do(form: Form) -> None:
+        await _want_name(visit, session_id)
+        await _take(visit, session_id, form, Verb.APPROVE)
+
+    return await act(visit, session_id, do)
+
+
+async def _want_name(visit: Visit, session_id: str) -> None:
+    """Want a name where it matters who approves: without one, everybody is the same.
+
+    Raises:
+        InputInvalid: there is none.
+    """
+    session = await visit.here.sessions.get(session_id)
+    at_gate = session.status == SessionState.AWAITING_REVIEW
+    policy = policy_of(session.flow_phases, session.gates, session.phase)
+    if at_gate and not visit.name and looks_at_names(policy):
+        raise InputInvalid("It matters who approves.", [("actor", "gate.name-wanted")])
 
 
 @router.post("/sessions/{session_id}/reject")

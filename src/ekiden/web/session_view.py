@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from ekiden.core.budget import Spent
+from ekiden.core.gates import looks_at_names, policy_of
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import SessionState, TaskState
 from ekiden.core.records import ReviewLine, Session
@@ -26,6 +27,7 @@ from ekiden.web.spans import dollars
 from ekiden.web.texts import Speech
 from ekiden.web.timeline import Row, Timeline, timeline
 from ekiden.web.track import Track, track
+from ekiden.web.visible import plain
 
 MOST_RUNNING = 8  # running tasks whose text a page shows
 MOST_LISTED = 200  # tasks in the table
@@ -185,6 +187,22 @@ class SessionView:
     def at_gate(self) -> bool:
         """Whether a person is to decide."""
         return self.status == SessionState.AWAITING_REVIEW
+
+    @property
+    def lead(self) -> str:
+        """Say at a gate what makes the next phase begin."""
+        t, missing = self._t, self.progress["missing"]
+        who = t("word.comma").join(self.progress["approvedBy"])
+        key = "gate.lead-others" if who else "gate.lead-several" if missing > 1 else "gate.lead"
+        leg = self.title_of(self.progress["currentPhase"])
+        return t(key, phase=plain(leg), who=plain(who), n=missing)
+
+    @property
+    def wants_name(self) -> bool:
+        """Whether it matters to the gate who approves."""
+        return looks_at_names(
+            policy_of(self.session.flow_phases, self.session.gates, self.progress["currentPhase"])
+        )
 
     @property
     def may_rerun(self) -> bool:
