@@ -215,3 +215,14 @@ def test_leaving_a_gate_says_how_to_go_on(program: Program) -> None:
     terminal.says("ekiden sessions approve")
     terminal.says("ekiden resume")
     assert terminal.end() == 3
+
+
+def test_held_steps_are_started_one_by_one(program: Program) -> None:
+    held = program.but(AUTO_PROGRESS_STEPS="false")
+    terminal = Terminal(held, "run", "toy", "--flow", TOY, "--name", "x")
+    for step in ("EXECUTE", "INTEGRATE"):
+        terminal.says(f"Start phase 1 {step}?")
+        terminal.types("y")
+    terminal.says("[q]uit:")
+    terminal.types("q")
+    assert terminal.end() == 3

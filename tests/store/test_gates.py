@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from ekiden.core.model import Review, Verb
+from ekiden.core.refusals import place_in
 from ekiden.errors import Conflict, NoGate, StaleRevision
 from tests.store.helpers import Relay, advance, gate, next_phase, second, someone_waits
 
@@ -47,6 +48,21 @@ async def test_with_steps_by_hand_the_next_phase_waits_to_be_started(relay: Rela
     await relay.sessions.approve(session, actor="me")
     assert await relay.claim(session) == []
     assert await relay.sessions.start(session) == 1
+
+
+async def test_a_start_that_comes_late_does_not_start_the_step_after(relay: Relay):
+    session = await relay.session(start=False, auto_steps=False)
+    seen = place_in(await relay.sessions.progress(session))
+    assert await relay.sessions.start(session, seen=seen) == 1
+    assert await relay.sessions.start(session, seen=seen) == 0, "a double click is no mistake"
+    (think,) = await relay.claim(session)
+    await relay.complete(advance(think, hold=True))
+    with pytest.raises(Conflict, match="has moved on since you looked") as refused:
+        await relay.sessions.start(session, seen=seen)
+    assert refused.value.kind == "moved-on"
+    assert await relay.claim(session) == []
+    now = place_in(await relay.sessions.progress(session))
+    assert await relay.sessions.start(session, seen=now) == 1
 
 
 async def test_of_sixty_four_at_once_exactly_one_passes_the_gate(relay: Relay):

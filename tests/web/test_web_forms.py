@@ -13,11 +13,25 @@ from typing import Any
 
 import httpx2
 
+from ekiden import CannotHeal, Context, Flow
 from ekiden.core.model import Budget, Review, SessionState, Verb
 from ekiden.errors import Conflict, NoGate, StaleRevision
+from ekiden.flows.registry import CompiledFlow
 from ekiden.web.texts import load_texts
 from tests.web.conftest import person_of
 from tests.web.site import Person, Site
+from tests.worker.relay import QUICK, Count, Doubled, Squares
+
+
+class Choosy(Squares):
+    """Square the even numbers"""
+
+    failed_items = "ask"
+
+    async def execute(self, ctx: Context, number: int) -> int:
+        if number % 2:
+            raise CannotHeal("an odd number")
+        return number * number
 
 
 async def at_gate(site: Site, **options: Any) -> str:
@@ -216,6 +230,56 @@ async def test_what_comes_after_an_open_gate_is_neither_offered_nor_taken(
     late = await person.send_form(early, f"{url}/rerun", phase="3", step="THINK")
     assert late.status_code == 409
     assert "先にフェーズ1を承認するか" in late.text
+
+
+async def test_a_late_start_of_a_step_starts_no_other(site: Site, person: Person):
+    await site.work()
+    session = await site.begin(auto_steps=False)
+    url = f"/sessions/{session}"
+
+    async def held(step: str) -> None:
+        async with asyncio.timeout(30):
+            while True:
+                progress = await site.sessions.progress(session)
+                waiting = progress["waitingFor"] or {}
+                if (progress["currentStep"], waiting.get("kind")) == (step, "process-async"):
+                    return
+                await asyncio.sleep(0.01)
+
+    await held("EXECUTE")
+    page = await person.get(url)
+    await person.send_form(page, f"{url}/start")
+    await held("INTEGRATE")
+    late = await person.send_form(page, f"{url}/start")
+    assert late.status_code == 409
+    assert "The session moved on while you were looking." in late.text
+    await held("INTEGRATE")
+    assert (await person.send_form(late, f"{url}/start")).status_code == 200
+    await site.until(session)
+
+
+async def test_what_failed_since_is_neither_accepted_nor_retried_by_a_form_of_before(
+    site: Site, person: Person
+):
+    await site.work(None, CompiledFlow(Flow("choosy", input=Count, phases=[Choosy, Doubled])))
+    session, _ = await site.sessions.create(
+        "choosy", title="x", input={}, options=QUICK, start=True
+    )
+    url = f"/sessions/{session}"
+    await site.until(session, "PAUSED")
+    page = await person.get(url)
+    assert (await person.send_form(page, f"{url}/retry")).status_code == 200
+    await site.until(session, "PAUSED")
+    assert (await person.send_form(page, f"{url}/retry")).status_code == 200, (
+        "sent twice, done once"
+    )
+    late = await person.send_form(page, f"{url}/accept")
+    assert late.status_code == 409
+    assert "The session moved on while you were looking." in late.text
+    assert (await site.sessions.get(session)).status == SessionState.PAUSED
+    assert (await person.send_form(late, f"{url}/accept")).status_code == 200
+    await site.until(session)
+    assert [r.verb for r in await site.sessions.reviews.of(session)] == [Verb.RETRY, Verb.ACCEPT]
 
 
 async def test_what_could_not_be_stored_is_not_offered_to_be_edited(site: Site, person: Person):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ekiden.core.model import Budget, Review, Reviewed, StepKind, Verb
+from ekiden.core.refusals import place_in
 from ekiden.errors import CannotHeal, Conflict, InputInvalid
 from ekiden.providers.protocol import ModelRequest
 from tests.worker.deciding import PRICE, Checked, First, Priced, Second, Wide, echo, five
@@ -229,6 +230,21 @@ async def test_when_items_fail_a_person_retries_those_alone(house: House):
     (made,) = await house.sessions.revisions(table.session)
     assert len(made.output) == 20
     assert len(provider.log) == 23
+
+
+async def test_what_is_decided_of_failed_items_is_what_was_seen(house: House):
+    provider = Priced(_fails(3))
+    async with working(house.dsn, five(Wide, name="wide"), provider=provider, capacity=20):
+        table = Table(house, await house.begin("wide", ASK), provider)
+        seen = place_in(await house.until(table.session, "PAUSED"))
+        await table.decide(Verb.RETRY, seen=seen)
+        # As many fail again, and it is another stop.
+        now = place_in(await house.until(table.session, "PAUSED"))
+        for verb in (Verb.ACCEPT, Verb.RETRY):
+            with pytest.raises(Conflict, match="has moved on since you looked"):
+                await table.decide(verb, seen=seen)
+        await table.decide(Verb.ACCEPT, seen=now)
+        await house.until(table.session)
 
 
 @pytest.mark.parametrize(("fail", "status"), [(4, "COMPLETED"), (5, "PAUSED")])

@@ -15,6 +15,7 @@ from ekiden.cli.view import View
 from ekiden.cli.words import readable
 from ekiden.core.budget import Limit, limit_of
 from ekiden.core.model import Budget, Review, Reviewed, StepKind, Verb
+from ekiden.core.refusals import place_in
 from ekiden.errors import Conflict, EkidenError, InputInvalid
 from ekiden.store.sessions import Sessions
 
@@ -100,9 +101,9 @@ class Gate:
         asked = "[a]ccept what there is, [r]etry what failed, [q]uit: "
         match await self._choose(asked, "arq"):
             case "a":
-                await self.take(Verb.ACCEPT)
+                await self.take(Verb.ACCEPT, seen=place_in(progress))
             case "r":
-                await self.take(Verb.RETRY)
+                await self.take(Verb.RETRY, seen=place_in(progress))
             case _:
                 return False
         return True
@@ -124,11 +125,12 @@ class Gate:
             return True
         return False
 
-    async def start(self, where: str) -> bool:
+    async def start(self, progress: dict[str, Any]) -> bool:
         """Ask whether a held step may start."""
+        where = f"phase {progress['currentPhase']} {progress['currentStep']}"
         if await self._choose(f"Start {where}? [y]es, [q]uit: ", "yq") != "y":
             return False
-        await self._sessions.start(self._session_id)
+        await self._sessions.start(self._session_id, seen=place_in(progress))
         return True
 
     async def output(self, progress: dict[str, Any]) -> Any:

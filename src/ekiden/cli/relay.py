@@ -90,8 +90,7 @@ class Relay:
             case "budget":
                 return await self._gate.budget(progress)
             case _:
-                where = f"phase {progress['currentPhase']} {progress['currentStep']}"
-                return await self._gate.start(where)
+                return await self._gate.start(progress)
 
 
 def _title(progress: dict[str, Any]) -> str:

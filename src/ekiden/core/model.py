@@ -101,6 +101,7 @@ class Review:
     actor: str
     comment: str | None = None  # why; for reject what shall be different
     revision: int | None = None  # what was looked at; None takes what stands
+    seen: str | None = None  # where the session stood then (refusals.place); None is wherever it is
     key: str | None = None  # Idempotency-Key: the same key is the same decision
     phase: int | None = None  # edit, rerun, budget: which one; None is the current one
     step: StepKind = StepKind.THINK  # rerun: where it begins

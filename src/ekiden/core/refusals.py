@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from datetime import datetime
+from typing import Any, assert_never
 
 from ekiden.core.gates import within_reach
 from ekiden.core.machine import SessionEvent, session_after
@@ -87,3 +88,30 @@ def no_edit(
             kind="last-phase",
         )
     return None
+
+
+def place(*, phase: int, step: str, generation: int, waiting_since: datetime | None) -> str:
+    """Return what tells where a session stands from everywhere it stood before.
+
+    A step is held once in a generation; items that are tried again may fail again, and then the
+    session has waited since another moment.
+    """
+    since = "" if waiting_since is None else waiting_since.isoformat()
+    return f"{phase}.{step}.{generation}.{since}"
+
+
+def place_in(progress: dict[str, Any]) -> str:
+    """Return where a session stands, of its progress."""
+    phase = progress["currentPhase"]
+    return place(
+        phase=phase,
+        step=progress["currentStep"],
+        generation=progress["phases"][phase - 1]["generation"],
+        waiting_since=progress["waitingSince"],
+    )
+
+
+def moved_on(session_id: str) -> Conflict:
+    """Refuse what was meant for another place than where the session stands."""
+    said = f"Session {session_id} has moved on since you looked. Nothing was decided: look again."
+    return Conflict(said, kind="moved-on")

@@ -21,10 +21,21 @@ from ekiden.core.gates import (
 )
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import Budget, Review, Reviewed, SessionState, StepKind, Verb
-from ekiden.core.refusals import beyond, instead, no_edit
+from ekiden.core.refusals import beyond, instead, moved_on, no_edit, place
 from ekiden.errors import Conflict, InputInvalid, NoGate, StaleRevision
 from ekiden.store.queries import sql
 from ekiden.store.rows import decoded
+
+
+async def lock(connection: Any, session_id: str, seen: str | None) -> None:
+    """Take the lock of a session for a decision.
+
+    Raises:
+        Conflict: the session has moved on since it was ``seen``.
+    """
+    found = await connection.fetchrow(sql("lock_session"), session_id)
+    if found is not None and seen not in {None, place(**found)}:
+        raise moved_on(session_id)
 
 
 class Desk:

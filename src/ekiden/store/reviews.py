@@ -14,7 +14,7 @@ from ekiden.core import records
 from ekiden.core.model import Review, Reviewed
 from ekiden.errors import Conflict, DatabaseError, InputInvalid, NotFound
 from ekiden.store.connection import parse_session_id, translated
-from ekiden.store.decisions import DO, Desk, after_going_back, no_edit_of
+from ekiden.store.decisions import DO, Desk, after_going_back, lock, no_edit_of
 from ekiden.store.queries import sql
 from ekiden.store.rows import decode
 
@@ -68,7 +68,7 @@ class Reviews:
                 self._pool.acquire() as connection,
                 connection.transaction(isolation="read_committed"),
             ):
-                await connection.execute(sql("lock_session"), session_id)
+                await lock(connection, session_id, review.seen)
                 failpoint.reach("review.before")
                 row = await connection.fetchrow(sql("look_at_gate"), session_id)
                 if row is None:

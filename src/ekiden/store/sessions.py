@@ -17,6 +17,7 @@ from ekiden.store.alerts import Alerts
 from ekiden.store.archive import Archive
 from ekiden.store.budgets import Budgets
 from ekiden.store.connection import address_of, parse_session_id, translated
+from ekiden.store.decisions import lock
 from ekiden.store.drafts import Board
 from ekiden.store.inside import Inside
 from ekiden.store.lists import Lists
@@ -65,7 +66,9 @@ class Sessions:
         with translated(self._dsn):
             return await self._pool.fetchrow(sql(query), *args)
 
-    async def _decide(self, query: str, session_id: str, *args: Any) -> asyncpg.Record | None:
+    async def _decide(
+        self, query: str, session_id: str, *args: Any, seen: str | None = None
+    ) -> asyncpg.Record | None:
         """Run the statement of a decision once the session's lock is ours.
 
         Two statements: the second takes its snapshot after the wait, and so misses nothing of
@@ -76,7 +79,7 @@ class Sessions:
                 self._pool.acquire() as connection,
                 connection.transaction(isolation="read_committed"),
             ):
-                await connection.execute(sql("lock_session"), session_id)
+                await lock(connection, session_id, seen)
                 failpoint.reach("review.before")
                 row = await connection.fetchrow(sql(query), session_id, *args)
             failpoint.reach("review.after")
@@ -127,14 +130,19 @@ class Sessions:
             )
         return row["id"], row["created"]
 
-    async def start(self, session_id: str) -> int:
+    async def start(self, session_id: str, *, seen: str | None = None) -> int:
         """Let held tasks go (process-async); return how many. Safe to repeat.
+
+        Args:
+            session_id: the session.
+            seen: where it stood when somebody looked (``refusals.place``); None is wherever it is.
 
         Raises:
             NotFound: no such session.
-            Conflict: the session is not RUNNING; the message says what to do instead.
+            Conflict: the session is not RUNNING, or has moved on since; the message says what to do
+                instead.
         """
-        row = await self._decide("start_session", parse_session_id(session_id))
+        row = await self._decide("start_session", parse_session_id(session_id), seen=seen)
         status = _status(row, session_id)
         assert row is not None
         if status != "RUNNING":

@@ -49,6 +49,7 @@ def _review(visit: Visit, form: Form, verb: Verb, **more: Any) -> Review:
         actor=visit.actor,
         comment=form.get("comment", "").strip()[:_LONGEST_NOTE] or None,
         revision=int(seen) if seen.isdecimal() and len(seen) < 19 else None,
+        seen=form.get("seen"),
         key=key_of(form, verb),
         model=model or None,
         **more,

@@ -319,8 +319,9 @@ def wrong_of(visit: Visit, refused: Conflict | InputInvalid | None) -> dict[str,
 
 @router.post("/sessions/{session_id}/start")
 async def start(visit: Visiting, session_id: str) -> Response:
-    """Let the held tasks go."""
-    return await act(visit, session_id, lambda _form: visit.here.sessions.start(session_id))
+    """Let the held tasks go that the form was made for."""
+    start = visit.here.sessions.start
+    return await act(visit, session_id, lambda form: start(session_id, seen=form.get("seen")))
 
 
 @router.post("/sessions/{session_id}/pause")

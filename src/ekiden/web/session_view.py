@@ -11,7 +11,7 @@ from ekiden.core.gates import looks_at_names, policy_of
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import SessionState, TaskState
 from ekiden.core.records import ReviewLine, Session
-from ekiden.core.refusals import beyond, no_edit
+from ekiden.core.refusals import beyond, no_edit, place_in
 from ekiden.core.sentences import of_session
 from ekiden.core.timing import timing
 from ekiden.store.drafts import DraftRow
@@ -187,6 +187,11 @@ class SessionView:
     def at_gate(self) -> bool:
         """Whether a person is to decide."""
         return self.status == SessionState.AWAITING_REVIEW
+
+    @property
+    def seen(self) -> str:
+        """Where it stands, for a form that decides without a gate."""
+        return place_in(self.progress)
 
     @property
     def lead(self) -> str:

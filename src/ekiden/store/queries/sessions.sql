@@ -34,8 +34,9 @@ LIMIT 1;
 
 -- name: lock_session
 -- Takes the lock of a session, before a decision over it in the same transaction. The decision's own
--- statement then sees what a hand-off committed while we waited: its tasks, its revision.
-SELECT FROM ekiden.sessions WHERE id = $1 FOR UPDATE;
+-- statement then sees what a hand-off committed while we waited: its tasks, its revision. Returns
+-- where the session stands.
+SELECT phase, step, generation, waiting_since FROM ekiden.sessions WHERE id = $1 FOR UPDATE;
 
 -- name: start_session
 -- process-async: lets the held tasks of a running session go. Safe to repeat.
