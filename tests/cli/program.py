@@ -40,7 +40,8 @@ class Program:
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
-            "PYTHONPATH": str(ROOT),
+            # This checkout, whichever one is installed.
+            "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
             "PYTHONWARNINGS": "error",
             "EKIDEN_MODEL": "ollama:none",  # named, so nothing is probed and nothing is fetched
             "RETRY_DELAY": "0",
