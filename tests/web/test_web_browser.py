@@ -143,6 +143,36 @@ async def test_two_browsers_at_one_gate_decide_once_and_lose_no_word(site: Site,
     )
 
 
+async def test_a_link_from_another_site_leaves_the_forms_of_other_tabs_as_they_are(
+    site: Site, browser: Browser
+):
+    await site.work()
+    address = await site.serve()
+    session = await site.begin()
+    await site.until(session)
+    page, _ = await opened(browser)
+    await page.goto(f"{address}/sessions/{session}")
+    await page.get_by_label("Your name").first.fill("Mika")
+    await page.get_by_role("button", name="Approve and go on").click()
+    await site.until(session, phase=2)
+    await page.goto(f"{address}/sessions/{session}")
+    await page.get_by_label("Comment").first.fill("half a th")
+
+    mail = await page.context.new_page()
+    link = f'<!doctype html><a href="{address}/sessions/{session}">It waits for you</a>'
+    await mail.route(
+        "http://mail.test/", lambda route: route.fulfill(body=link, content_type="text/html")
+    )
+    await mail.goto("http://mail.test/")
+    await mail.get_by_role("link").click()
+    await expect(mail.get_by_label("Your name").first).to_have_value("Mika")
+
+    await page.get_by_role("button", name="Approve and go on").click()
+    await site.until(session, phase=3)
+    (_, second) = await site.sessions.reviews.of(session)
+    assert (second.actor, second.comment) == ("Mika", "half a th")
+
+
 async def test_what_is_changed_after_going_back_is_not_lost(site: Site, browser: Browser):
     await site.work()
     address = await site.serve()

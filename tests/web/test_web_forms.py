@@ -6,6 +6,7 @@ import asyncio
 import html
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -331,6 +332,24 @@ async def test_a_drafts_mistake_does_not_take_over_what_somebody_saved_meanwhile
     assert "my text" in late.text
     assert "their text" in late.text
     assert (await site.sessions.board.get(draft.id)).title == "Theirs"
+
+
+async def test_a_link_from_elsewhere_and_a_restart_of_the_browser_leave_forms_as_they_are(
+    site: Site, person: Person
+):
+    session = await at_gate(site)
+    url = f"/sessions/{session}"
+    form = await person.send_form(await person.get(f"{url}?lang=en"), f"{url}/reject", name="Mika")
+    kept = {c.name: c for c in person.cookies.jar}
+    assert kept.keys() == {"ekiden_visitor", "ekiden_name", "ekiden_lang"}
+    for name, cookie in kept.items():
+        assert cookie.get_nonstandard_attr("SameSite") == "lax", name
+        assert cookie.has_nonstandard_attr("HttpOnly"), name
+        assert cookie.expires is not None, name
+        assert cookie.expires > time.time() + 30 * 24 * 3600, name
+    person.cookies.jar.clear_session_cookies()  # as the end of a browser does
+    assert (await person.send_form(form, f"{url}/approve")).status_code == 200
+    assert [r.actor for r in await site.sessions.reviews.of(session)] == ["Mika"]
 
 
 # -- with a mistake ------------------------------------------------------------------------------

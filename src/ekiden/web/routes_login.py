@@ -86,7 +86,7 @@ async def log_in(visit: Visiting, request: Request) -> Response:
     if not visit.seal.is_key(form.get("key", "")):
         return _ask(visit, wanted, 401, wrong=visit.t("login.wrong"))
     await logins.forget(tried)
-    visit.keep(LOGIN, visit.seal.login(time.time()), seconds=LOGIN_SECONDS)
+    visit.keep(LOGIN, visit.seal.login(time.time()), seconds=LOGIN_SECONDS, strict=True)
     return visit.see_other(wanted)
 
 
@@ -99,7 +99,7 @@ async def log_out(visit: Visiting) -> Response:
         # Where the database is away, those at other processes end when the login's time is over.
         with suppress(DatabaseError):
             await visit.here.sessions.logins.tell_logout(login.name)
-    visit.keep(LOGIN, "", seconds=0)
+    visit.keep(LOGIN, "", seconds=0, strict=True)
     return visit.see_other("/login" if visit.seal.wants_login else "/")
 
 

@@ -43,9 +43,10 @@ class Visit:
         self.seal = Seal(here.settings.api_key)
         known = request.cookies.get(VISITOR, "")
         self._visitor = known if known.isalnum() and len(known) == 32 else new_visitor()
-        self._cookies: dict[str, tuple[str, int | None, bool]] = {}
+        self._cookies: dict[str, tuple[str, int, bool]] = {}
         if self._visitor != known:
-            self.keep(VISITOR, self._visitor)
+            # For as long as a browser brings tabs back: their forms were made for this visitor.
+            self.keep(VISITOR, self._visitor, seconds=_YEAR)
         if (asked := request.query_params.get("lang")) in LANGUAGES:
             self.keep(LANGUAGE, str(asked), seconds=_YEAR)
         self.name = _kept_name(request.cookies.get(NAME, ""))
@@ -65,11 +66,13 @@ class Visit:
         """What every form carries."""
         return self.seal.form_token(self._visitor)
 
-    def keep(
-        self, cookie: str, value: str, *, seconds: int | None = None, secret: bool = True
-    ) -> None:
-        """Set a cookie with the answer; ``seconds=0`` takes it away."""
-        self._cookies[cookie] = (value, seconds, secret)
+    def keep(self, cookie: str, value: str, *, seconds: int, strict: bool = False) -> None:
+        """Set a cookie with the answer; ``seconds=0`` takes it away.
+
+        A link of another site brings it along, or a mail would make a stranger of whoever follows
+        it; what another site sends does not. A strict one comes with neither.
+        """
+        self._cookies[cookie] = (value, seconds, strict)
 
     async def form(self) -> dict[str, str]:
         """Return the fields of the form that was sent; of a repeated one, the last.
@@ -135,13 +138,13 @@ class Visit:
         return self._with_cookies(RedirectResponse(url, status_code=303))
 
     def _with_cookies(self, response: Response) -> Response:
-        for cookie, (value, seconds, secret) in self._cookies.items():
+        for cookie, (value, seconds, strict) in self._cookies.items():
             response.set_cookie(
                 cookie,
                 value,
                 max_age=seconds,
-                httponly=secret,
-                samesite="strict",
+                httponly=True,
+                samesite="strict" if strict else "lax",
                 secure=self.request.url.scheme == "https",
             )
         return response
