@@ -63,7 +63,7 @@ async def test_a_trouble_is_told_once_and_without_its_times(site: Site, browser:
         return "done"
 
     await site.work(script, CompiledFlow(Flow("pair", input=Count, phases=[Pair])))
-    address = await site.serve()
+    address = await site.serve(heartbeat=0.05)
     session, _ = await site.sessions.create(
         "pair", title="t", input={}, options=Options(retry_delay=timedelta(hours=1))
     )
@@ -75,7 +75,7 @@ async def test_a_trouble_is_told_once_and_without_its_times(site: Site, browser:
     await expect(page.locator(".trouble")).to_contain_text("It is tried again")
     what = await page.locator(".trouble-what").text_content()
     await expect(page.locator("#aloud")).to_contain_text(what or "?")
-    await page.clock.fast_forward(120_000)  # the page tells its times anew
+    await page.clock.fast_forward(30_000)  # the page tells its times anew
     goes_on.set()  # the other item ends, and what is told of the trouble is replaced
     await expect(page.locator("#top")).to_contain_text("1/2")
     await expect(page.locator(".trouble")).to_be_visible()

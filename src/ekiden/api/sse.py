@@ -3,7 +3,8 @@
 The doorbell says only that a session changed; what changed is read from the events table, from
 where the reader was. So nothing is missed however many bells are lost, and a reader that comes back
 with Last-Event-ID goes on exactly there. What running calls say goes along as events without an id,
-numbered by attempt and piece.
+numbered by attempt and piece. So does what is to be said of the stream itself: that it is alive,
+that the database is away, and that it is back.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ LAST_EVENTS = frozenset(
 )
 _OVER = (SessionState.COMPLETED, SessionState.CANCELLED)
 _BATCH = 500
+
+# Of the stream itself. Events, for a browser passes comments on to nobody.
+_ALIVE = format_sse_event(event="alive", data_str="{}")
+_AWAY = format_sse_event(event="away", data_str="{}")
+_BACK = format_sse_event(event="back", data_str="{}")
 
 
 class SubscriptionLike(Protocol):
@@ -334,31 +340,38 @@ async def follow(
     with watchers.watch(session_id, login) as watch:
         yield format_sse_event(comment=f"events of session {session_id}", retry=2000)
         clock = asyncio.get_running_loop().time
-        bell = watch.bell
+        bell, away = watch.bell, False
         while not watchers.closed and watch.left > 0:
             bell.clear()  # before looking: what changes while we look rings again
             looked_at = clock()
             try:
                 async for block in reader.look():
                     yield block
+                if away:
+                    away = False
+                    yield _BACK
                 if reader.ended:
                     return
             except DatabaseError as error:
                 # The stream outlives the database: the doorbell rings when it is back.
                 log.warning("events_unread", session_id=session_id, error=error.message)
-                yield format_sse_event(comment="the database does not answer; trying again")
+                if not away:
+                    away = True
+                    yield _AWAY
             except Exception:
                 # Ours. Who watches comes again, and would as fast as before.
                 log.exception("stream_broken", session_id=session_id)
                 yield format_sse_event(comment="this cannot be shown; see the log", retry=30_000)
                 return
-            look_at = clock() + watchers.patience()
+            listening, look_at = watchers.listening, clock() + watchers.patience()
             while not bell.is_set() and (left := min(look_at - clock(), watch.left)) > 0:
                 try:
                     async with asyncio.timeout(min(left, watchers.heartbeat)):
                         await bell.wait()
                 except TimeoutError:
-                    yield format_sse_event(comment="still here")
+                    yield _ALIVE
+                    if watchers.listening != listening:
+                        break  # silence means another thing now
             if pause and (early := looked_at + pause - clock()) > 0:
                 await asyncio.sleep(early)
 
@@ -373,17 +386,17 @@ async def stream_of_all(
     clock = asyncio.get_running_loop().time
     with watchers.watch(ALL, login) as watch:
         yield format_sse_event(comment="changes of all sessions", retry=2000)
-        look_at = clock() + watchers.patience()
+        listening, look_at = watchers.listening, clock() + watchers.patience()
         while not watchers.closed and watch.left > 0:
             longest = min(watchers.heartbeat, max(look_at - clock(), 0.05), watch.left)
             try:
                 async with asyncio.timeout(longest):
                     await watch.bell.wait()
             except TimeoutError:
-                if clock() < look_at:
-                    yield format_sse_event(comment="still here")
+                if clock() < look_at and watchers.listening == listening:
+                    yield _ALIVE
                     continue
             watch.bell.clear()
             yield format_sse_event(data_str="", event="changed")
-            look_at = clock() + watchers.patience()
+            listening, look_at = watchers.listening, clock() + watchers.patience()
             await asyncio.sleep(pause)

@@ -95,6 +95,15 @@
     if (parts) htmx.swap("#live", parts, { swapStyle: "none", settleDelay: 20 });
     parts = "";
   };
+  const longestSilence = 45000; // three signs of life
+  // Nothing is tried any more once it says that the login is over: that stays until somebody looks again.
+  const asksForLogin = () => !connection.hidden && connection.querySelector("a") !== null;
+  const warn = (what) => {
+    if (asksForLogin()) return;
+    connection.textContent = what;
+    connection.hidden = false;
+  };
+  const calm = () => { if (!asksForLogin()) connection.hidden = true; };
   let rest = () => {}; // follows nothing any more, until somebody looks again
   // Whether the door sends us to the login. Nothing but the door answers HEAD, so it costs nothing.
   const isLoginOver = async (url) => {
@@ -103,7 +112,7 @@
   };
   const askForLogin = () => {
     rest();
-    if (connection.querySelector("a") && !connection.hidden) return; // it says so already
+    if (asksForLogin()) return;
     connection.replaceChildren(document.getElementById("login-over").content.cloneNode(true));
     // What a refused form showed is not at its address: a session's page has its own.
     const { session } = body.dataset;
@@ -118,12 +127,24 @@
     let source;
     let lost;
     let again;
+    let silent;
+    // A connection can die without a word, as that of a machine which is gone does.
+    const expect = () => {
+      clearTimeout(silent);
+      silent = setTimeout(() => {
+        tries += 1;
+        warn(body.dataset.lost);
+        listen();
+      }, longestSilence);
+    };
     const listen = () => {
       clearTimeout(again);
       source?.close();
+      expect();
       if (last !== null) base.searchParams.set("after", last);
       source = new EventSource(base);
       source.onopen = () => {
+        expect();
         clearTimeout(lost);
         connection.hidden = true;
         if (tries) changed(); // whatever happened meanwhile
@@ -132,11 +153,8 @@
       source.onerror = async () => {
         tries += 1;
         clearTimeout(lost);
-        if (document.querySelector("[data-ended]")) return source.close();
-        lost = setTimeout(() => {
-          connection.textContent = body.dataset.lost;
-          connection.hidden = false;
-        }, 3000);
+        if (document.querySelector("[data-ended]")) return rest();
+        lost = setTimeout(() => warn(body.dataset.lost), 3000);
         if (source.readyState !== EventSource.CLOSED) return; // the browser tries again
         const refused = source;
         const over = await isLoginOver(base);
@@ -145,19 +163,27 @@
         again = setTimeout(listen, Math.min(1000 * 2 ** Math.min(tries, 4), 15000) * (0.7 + Math.random() * 0.3));
       };
       parts = "";
-      source.addEventListener("changed", changed);
-      source.addEventListener("part", (event) => { parts += JSON.parse(event.data); });
-      source.addEventListener("shown", (event) => {
+      const on = (name, does) => source.addEventListener(name, (event) => {
+        expect();
+        does(event);
+      });
+      on("alive", () => {});
+      on("away", () => warn(body.dataset.stale)); // the database is
+      on("back", calm);
+      on("changed", changed);
+      on("part", (event) => { parts += JSON.parse(event.data); });
+      on("shown", (event) => {
         last = event.lastEventId;
         sync(event.data);
         show();
       });
-      source.addEventListener("partial", (event) => hear(JSON.parse(event.data)));
+      on("partial", (event) => hear(JSON.parse(event.data)));
     };
     listen();
     rest = () => {
       clearTimeout(again);
       clearTimeout(lost);
+      clearTimeout(silent);
       source?.close();
       source = null;
     };
@@ -225,8 +251,10 @@
   body.addEventListener("htmx:beforeSwap", (event) => {
     const { target, xhr } = event.detail;
     sync(xhr.getResponseHeader("date"));
-    if (xhr.status >= 500 || (xhr.status >= 400 && target.matches("[data-live]"))) {
+    const isList = target.matches("[data-live]");
+    if (xhr.status >= 500 || (xhr.status >= 400 && isList)) {
       event.detail.shouldSwap = false; // what is shown was right; the next change asks again
+      if (xhr.status >= 500 && isList) warn(body.dataset.stale);
       return;
     }
     if (xhr.responseURL && new URL(xhr.responseURL).pathname === "/login") {
@@ -234,12 +262,17 @@
       askForLogin();
       return;
     }
+    if (isList) calm();
     if (target.querySelector(".line-check :checked")) {
       event.detail.shouldSwap = false; // somebody is choosing
       return;
     }
     if (event.detail.shouldSwap) kept.push(keep(target));
   });
+  for (const unanswered of ["htmx:sendError", "htmx:timeout"])
+    body.addEventListener(unanswered, (event) => {
+      if (event.target.matches("[data-live]")) warn(body.dataset.stale);
+    });
   body.addEventListener("htmx:oobBeforeSwap", (event) => {
     const { target, fragment } = event.detail;
     if (target.id === "act" && isBusy(target, fragment)) {
