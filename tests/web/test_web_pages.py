@@ -458,6 +458,49 @@ async def test_pages_are_small_on_the_wire(site: Site, person: Person):
     assert (await person.get("/static/0123456789ab/ekiden.js")).status_code == 404
 
 
+async def test_of_many_tasks_a_page_says_what_it_shows_and_forgets_no_phase(
+    site: Site, person: Person
+):
+    await site.work()
+    session = await site.begin()
+    await site.pass_gates(session, to=2)
+    url = f"/sessions/{session}"
+
+    async def add(count: int) -> tuple[int, str]:
+        """Return how many tasks there are then, and the page."""
+        await site.pool.execute(
+            "INSERT INTO ekiden.api_tasks (session_id, flow_id, phase, step, item, generation,"
+            " status, attempt, result, started_at, completed_at)"
+            " SELECT $1, s.flow_id, 2, 'EXECUTE', 1 + max(t.item) + n, 1, 'COMPLETED', 1, '{}',"
+            " ekiden.now(), ekiden.now() FROM ekiden.sessions s"
+            " JOIN ekiden.api_tasks t ON t.session_id = s.id, generate_series(0, $2::int - 1) n"
+            " WHERE s.id = $1 GROUP BY s.id, n",
+            session, count,
+        )  # fmt: skip
+        count = await site.pool.fetchval(
+            "SELECT count(*) FROM ekiden.api_tasks WHERE session_id = $1", session
+        )
+        return count, (await person.get(url)).text
+
+    count, text = await add(0)
+    assert f"All tasks ({count})" in text
+    assert "are drawn" not in text
+    count, text = await add(300)
+    assert f"Tasks (the newest 200 of {count})" in text
+    assert text.count(f'<tr><td><a href="{url}/tasks/') == 200
+    newest = await site.pool.fetchval(
+        "SELECT max(item) FROM ekiden.api_tasks WHERE session_id = $1", session
+    )
+    assert f"<td>Execute {newest + 1}</td>" in text
+    assert f"80 of {count} tasks are drawn.<" in text
+    count, text = await add(1000)
+    assert f"Tasks (the newest 200 of {count:,})" in text
+    assert f"80 of {count:,} tasks are drawn. The figures above are of the newest 1,000.<" in text
+    assert f"<td>Execute {newest + 1001}</td>" in text
+    rerun = await person.get(f"{url}/rerun")
+    assert re.findall(r'name="phase" value="(\d)"', rerun.text) == ["1", "2"]
+
+
 async def test_drafts_move_on_and_two_people_do_not_move_one_twice(site: Site, person: Person):
     await site.work()
     session = await site.begin(auto_phases=True)

@@ -188,9 +188,20 @@ class Pages(Reader):
         return None if text is None else json.loads(text)
 
     async def tasks(self, session_id: str) -> list[TaskRow]:
-        """Return the newest tasks of a session in running order."""
+        """Return the newest tasks of a session, and those that run, in running order."""
         rows = await self._rows("page_tasks", parse_session_id(session_id), MOST_TASKS)
         return [TaskRow(**row) for row in rows]
+
+    async def task_count(self, session_id: str) -> int:
+        """Return how many tasks a session has."""
+        (row,) = await self._rows("page_task_count", parse_session_id(session_id))
+        return int(row["tasks"])
+
+    async def phases(self, session_id: str) -> list[int]:
+        """Return the phases of a session that were begun, or that a fork shares."""
+        return [
+            row["phase"] for row in await self._rows("page_phases", parse_session_id(session_id))
+        ]
 
     async def attempts(self, tasks: Sequence[TaskRow]) -> list[AttemptRow]:
         """Return the attempts of tasks that ended."""

@@ -282,7 +282,7 @@ async def _show_rerun(
     form: Form | None = None,
 ) -> Response:
     session = await visit.here.sessions.get(session_id)
-    begun = sorted({t.phase for t in await visit.pages.tasks(session.id)})
+    begun = await visit.pages.phases(session.id)
     completed = session.status == SessionState.COMPLETED
     newest = {r.phase: r.id for r in await visit.pages.revisions(session.id)}
     return await visit.show(

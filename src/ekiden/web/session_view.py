@@ -16,6 +16,7 @@ from ekiden.core.sentences import of_session
 from ekiden.core.timing import timing
 from ekiden.store.drafts import DraftRow
 from ekiden.store.pages import (
+    MOST_TASKS,
     RevisionRow,
     SaidRow,
     TaskRow,
@@ -41,7 +42,8 @@ class Material:
     session: Session
     progress: dict[str, Any]
     revisions: list[RevisionRow]
-    tasks: list[TaskRow]
+    tasks: list[TaskRow]  # the newest, where there are many
+    task_count: int  # all
     reviews: list[ReviewLine]
     said: list[SaidRow]
     drafts: list[DraftRow]
@@ -136,6 +138,7 @@ async def read(sessions: Sessions, session_id: str) -> Material:
         progress=progress,
         revisions=await pages.revisions(session_id),
         tasks=tasks,
+        task_count=len(tasks) if len(tasks) < MOST_TASKS else await pages.task_count(session_id),
         reviews=reviews,
         said=await pages.said(session_id) if running else [],
         summary=of_session(lived) if lived else {},
@@ -423,6 +426,23 @@ class SessionView:
     def listed(self) -> list[TaskRow]:
         """Return the tasks of the table, in running order."""
         return self.material.tasks[-MOST_LISTED:]
+
+    @property
+    def listed_title(self) -> str:
+        """Say which tasks the table has."""
+        shown, count = len(self.listed), self.material.task_count
+        if shown == count:
+            return self._t("tasks.title", n=count)
+        return self._t("tasks.newest", n=shown, of=f"{count:,}")
+
+    @property
+    def left_out(self) -> str:
+        """Say what the drawing of the time leaves out, and the sums beside it."""
+        line, read, count = self.timeline, len(self.material.tasks), self.material.task_count
+        if line is None or not (line.left_out or read < count):
+            return ""
+        drawn = self._t("time.drawn", n=len(line.rows), of=f"{count:,}")
+        return drawn if read == count else f"{drawn} {self._t('time.summed', n=f'{read:,}')}"
 
 
 def _tokens(given: int | None, made: int | None) -> str:

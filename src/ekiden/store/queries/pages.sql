@@ -19,16 +19,26 @@ FROM ekiden.revisions r LEFT JOIN ekiden.api_tasks t ON t.id = r.task_id
 WHERE r.session_id = $1 AND r.id = $2;
 
 -- name: page_tasks
--- The newest $2 tasks of a session without what they were given and made, in running order.
+-- The newest $2 tasks of a session, and whatever runs, without what they were given and made, in
+-- running order.
 SELECT t.id, t.phase, t.generation, t.step, t.item, t.status, t.queued, t.awaiting, t.tolerated,
        t.attempt, t.available_at, t.worker_id, t.error::text, t.created_at, t.started_at, t.completed_at
 FROM (SELECT a.id, a.phase, a.generation, a.step, a.item, a.status, a.queued, a.awaiting,
              a.tolerated, a.attempt, a.available_at, a.worker_id, a.error, a.created_at,
              a.started_at, a.completed_at
       FROM ekiden.api_tasks a WHERE a.session_id = $1
-      ORDER BY a.phase DESC, a.generation DESC, a.created_at DESC, a.item LIMIT $2) t
+      ORDER BY a.status = 'RUNNING' DESC, a.phase DESC, a.generation DESC, a.created_at DESC,
+               a.item DESC LIMIT $2) t
 ORDER BY t.phase, t.generation, array_position(ARRAY['THINK', 'EXECUTE', 'INTEGRATE'], t.step),
          t.item;
+
+-- name: page_task_count
+-- How many tasks a session has.
+SELECT count(*) AS tasks FROM ekiden.api_tasks WHERE session_id = $1;
+
+-- name: page_phases
+-- The phases of a session that were begun, or that a fork shares.
+SELECT DISTINCT phase FROM ekiden.phase_runs WHERE session_id = $1 ORDER BY phase;
 
 -- name: page_attempts
 -- The attempts of these tasks that ended.
