@@ -69,6 +69,7 @@ async def test_every_check_on_a_state_is_among_those_compared(database: str):
         )
     alone = {
         "call_kind_is_known",
+        "draft_change_is_known",
         "review_verb_is_known",
         "errand_kind_is_known",
         "errand_status_is_known",

@@ -540,6 +540,44 @@ async def test_a_draft_is_edited_and_nobodys_edit_is_lost(site: Site, person: Pe
     assert found.body["hashtags"] == draft.body["hashtags"]
 
 
+async def test_what_is_done_to_an_older_draft_is_told_where_it_was_done(site: Site, person: Person):
+    await site.work()
+    session = await site.begin(auto_phases=True)
+    await site.until(session, "COMPLETED")
+    await site.pool.execute(  # enough for a second page
+        "INSERT INTO ekiden.drafts (session_id, generation, number, title, body, sources)"
+        " SELECT $1, 1, 100 + n, 'a later one', '{\"text\": \"x\"}', '[]'"
+        " FROM generate_series(1, 30) n",
+        session,
+    )
+    *_, draft = await site.sessions.board.find()
+    older = re.search(r'rel="next" href="([^"]+)"', (await person.get("/drafts?status=DRAFT")).text)
+    assert older
+    page = await person.get(older[1].replace("&amp;", "&"))
+    assert f'id="draft-{draft.id}"' in page.text
+    place = {"status": "DRAFT", "before": page.url.params["before"]}
+
+    edit = re.search(rf'href="(/drafts/{draft.id}/edit[^"]*)"', page.text)
+    assert edit
+    form = await person.get(edit[1].replace("&amp;", "&"))
+    assert f'href="/drafts?status=DRAFT&amp;before={place["before"]}">Back' in form.text
+    url = f"/drafts/{draft.id}/edit"
+    empty = await person.send_form(form, url, title="", text="")
+    edited = await person.send_form(empty, url, title="Mine", text="my text", name="Mika")
+    assert dict(edited.url.params) == place
+    assert edited.url.fragment == f"draft-{draft.id}"
+    assert "edited by Mika" in edited.text
+    assert "moved by" not in edited.text
+
+    moved = await person.send_form(edited, f"/drafts/{draft.id}", to="APPROVED")
+    assert dict(moved.url.params) == place
+    late = await person.send_form(edited, f"/drafts/{draft.id}", to="POSTED")
+    assert late.status_code == 409
+    assert 'rel="next"' not in late.text, "it is the last page still"
+    assert "a later one" not in late.text
+    assert "moved by Mika" in (await person.get("/drafts?status=APPROVED")).text
+
+
 async def test_drafts_leave_as_markdown_csv_and_json(site: Site, person: Person):
     await site.work()
     session = await site.begin({**INPUT_JA, "theme": "=HYPERLINK(1)"}, auto_phases=True)

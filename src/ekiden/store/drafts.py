@@ -38,6 +38,7 @@ class DraftRow:
     sources: list[dict[str, Any]]
     status: str
     created_at: datetime
+    change: str | None  # what was done last: moved, edited
     changed_by: str | None
     changed_at: datetime | None
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Response
 
 from ekiden.api.limits import INT64_MAX
 from ekiden.api.problems import invalid
@@ -34,21 +37,45 @@ _NEXT = {  # what is offered first for a draft in each state
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A page of the board; what is done to a draft leads back to where it was done."""
+
+    status: DraftState | None  # of which drafts; None: of all that are open
+    before: int | None  # the draft that they are older than; None: the newest
+
+    @classmethod
+    def of(cls, given: Mapping[str, str]) -> Place:
+        """Return the page that a query or a form names."""
+        status, before = given.get("status", ""), given.get("before", "")
+        number = int(before) if before.isdecimal() and len(before) < 20 else 0
+        return cls(
+            DraftState(status) if status in set(DraftState) else None,
+            number if 0 < number <= INT64_MAX else None,
+        )
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Return what names it, in a query or a form."""
+        named = {"status": self.status or "", "before": str(self.before or "")}
+        return {name: value for name, value in named.items() if value}
+
+    @property
+    def url(self) -> str:
+        """Return its address."""
+        return f"/drafts?{urlencode(self.named)}" if self.named else "/drafts"
+
+
 @router.get("/drafts")
-async def drafts(
-    visit: Visiting,
-    status: str = "",
-    before: Annotated[int | None, Query(ge=1, le=INT64_MAX)] = None,
-) -> Response:
+async def drafts(visit: Visiting) -> Response:
     """Show the drafts, newest first."""
-    return await _show(visit, status, before)
+    return await _show(visit, Place.of(visit.request.query_params))
 
 
-async def _show(
-    visit: Visit, status: str, before: int | None, code: int = 200, *, told: str = ""
-) -> Response:
-    known = DraftState(status) if status in set(DraftState) else None
-    found = await visit.here.sessions.board.find(status=known, before=before, limit=_PAGE + 1)
+async def _show(visit: Visit, place: Place, code: int = 200, *, told: str = "") -> Response:
+    found = await visit.here.sessions.board.find(
+        status=place.status, before=place.before, limit=_PAGE + 1
+    )
     page = found[:_PAGE]
     return await visit.show(
         "drafts.html",
@@ -56,8 +83,9 @@ async def _show(
         drafts=[(d, parts_of(d, visit.t), _NEXT[DraftState(d.status)]) for d in page],
         states=list(DraftState),
         counts=await visit.here.sessions.board.counts(),
-        status=known or "",
-        itself=itself("/drafts", [("status", known or ""), ("before", str(before or ""))]),
+        status=place.status or "",
+        place=place.named,
+        itself=itself("/drafts", place.named.items()),
         next_before=page[-1].id if len(found) > _PAGE else None,
         told=told,
         now=await visit.pages.now(),
@@ -87,12 +115,14 @@ async def exported(visit: Visiting, form: str, status: str = "") -> Response:
 @router.get("/drafts/{draft}/edit")
 async def edit_form(visit: Visiting, draft: DraftId) -> Response:
     """Show a draft's text as a form."""
-    return await _show_edit(visit, await visit.here.sessions.board.get(draft))
+    place = Place.of(visit.request.query_params)
+    return await _show_edit(visit, await visit.here.sessions.board.get(draft), place)
 
 
 async def _show_edit(
     visit: Visit,
     draft: DraftRow,
+    place: Place,
     code: int = 200,
     *,
     form: dict[str, str] | None = None,
@@ -105,6 +135,9 @@ async def _show_edit(
         "draft.html",
         code=code,
         draft=draft,
+        place=place.named,
+        board=place.url,
+        itself=itself(f"/drafts/{draft.id}/edit", place.named.items()),
         title=(form or {}).get("title", draft.title),
         text=(form or {}).get("text", draft.body["text"]),
         # Only who is told of somebody else's text replaces it with the next try.
@@ -123,10 +156,11 @@ def _version(draft: DraftRow) -> str:
 async def edit(visit: Visiting, draft: DraftId) -> Response:
     """Store a draft's text, if nobody changed the draft since the form was made."""
     form = await visit.form()
+    place = Place.of(form)
     found = await visit.here.sessions.board.get(draft)
     title, text = " ".join(form.get("title", "").split()), form.get("text", "").strip()
     if not title or not text:
-        return await _show_edit(visit, found, 422, form=form, told=visit.t("drafts.no-text"))
+        return await _show_edit(visit, found, place, 422, form=form, told=visit.t("drafts.no-text"))
     body = {**found.body, "text": text}
     if "characters" in body:
         weighted = str(body.get("platform", "")).lower() == "x"
@@ -141,8 +175,8 @@ async def edit(visit: Visiting, draft: DraftId) -> Response:
         )
     except Conflict as error:
         found = await visit.here.sessions.board.get(draft)
-        return await _show_edit(visit, found, 409, form=form, told=told_of(visit, error))
-    return visit.see_other(f"/drafts#draft-{draft}")
+        return await _show_edit(visit, found, place, 409, form=form, told=told_of(visit, error))
+    return visit.see_other(f"{place.url}#draft-{draft}")
 
 
 @router.post("/drafts/{draft}")
@@ -152,7 +186,7 @@ async def move(visit: Visiting, draft: DraftId) -> Response:
     to, seen = form.get("to", ""), form.get("seen", "")
     if to not in set(DraftState) or seen not in set(DraftState):
         raise NotFound("There is no such draft, or no such status.")
-    shown = form.get("status", "")
+    place = Place.of(form)
     try:
         await visit.here.sessions.board.move(
             draft, DraftState(to), seen=DraftState(seen), actor=visit.actor
@@ -160,6 +194,5 @@ async def move(visit: Visiting, draft: DraftId) -> Response:
     except Conflict as error:
         status = visit.t(f"draft.{error.named['status']}")
         told = visit.t("conflict.draft", status=status, who=error.named["who"])
-        return await _show(visit, shown, None, 409, told=told)
-    known = f"?status={shown}" if shown in set(DraftState) else ""
-    return visit.see_other(f"/drafts{known}#draft-{draft}")
+        return await _show(visit, place, 409, told=told)
+    return visit.see_other(f"{place.url}#draft-{draft}")

@@ -74,8 +74,8 @@ FROM ekiden.events WHERE session_id = $1 ORDER BY id;
 
 -- name: recorded_drafts
 -- Its drafts.
-SELECT generation, number, title, body::text, sources::text, created_at::text, status, changed_by,
-       changed_at::text
+SELECT generation, number, title, body::text, sources::text, created_at::text, status, change,
+       changed_by, changed_at::text
 FROM ekiden.drafts WHERE session_id = $1 ORDER BY generation, number;
 
 -- name: recorded_budgets
@@ -228,12 +228,12 @@ ORDER BY e.place;
 -- name: import_drafts
 -- The drafts.
 INSERT INTO ekiden.drafts (session_id, generation, number, title, body, sources, created_at, status,
-                           changed_by, changed_at)
+                           change, changed_by, changed_at)
 SELECT $2, d.generation, d.number, d.title, d.body::json, d.sources::json, d.created_at, d.status,
-       d.changed_by, d.changed_at
+       d.change, d.changed_by, d.changed_at
 FROM json_to_recordset($1::json)
      AS d(generation int, number int, title text, body text, sources text, created_at timestamptz,
-          status text, changed_by text, changed_at timestamptz);
+          status text, change text, changed_by text, changed_at timestamptz);
 
 -- name: import_budgets
 -- The budgets.
