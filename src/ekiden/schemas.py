@@ -18,7 +18,8 @@ Field = tuple[str, str]  # dotted path, what is wrong with it
 
 _MAX_PROBLEMS = 50
 
-_NAMES = {
+# What each type of JSON Schema is called.
+TYPES = {
     "string": "text",
     "integer": "a whole number",
     "number": "a number",
@@ -79,7 +80,7 @@ def _described(error: ValidationError) -> Iterator[Field]:
                 if name not in known:
                     yield _dotted([*error.absolute_path, name]), "is not known here"
         case "type":
-            yield here, f"must be {_one_of(_NAMES.get(t, t) for t in _listed(asked))}"
+            yield here, f"must be {_one_of(TYPES.get(t, t) for t in _listed(asked))}"
         case "enum":
             yield here, f"must be one of: {', '.join(str(choice) for choice in asked)}"
         case "anyOf" | "oneOf" if error.context:
@@ -102,7 +103,7 @@ def _alternatives(error: ValidationError, here: str) -> Iterator[Field]:
             yield from _described(inner)
     elif not meant:
         types = [t for b in wrong for t in _listed(b[0].validator_value)]
-        yield here, f"must be {_one_of(_NAMES.get(t, t) for t in types)}"
+        yield here, f"must be {_one_of(TYPES.get(t, t) for t in types)}"
     else:
         yield here, "fits none of the forms that are allowed"
 

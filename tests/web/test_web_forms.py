@@ -565,6 +565,61 @@ async def test_a_refusal_speaks_the_readers_language_and_so_does_the_way_to_the_
         assert (english.status_code, english.url.path) == (200, url)
 
 
+def in_japanese(page: httpx2.Response) -> str:
+    """Return what a page says, without what it says to be English."""
+    (main,) = re.findall(r"<main.*?</main>", page.text, re.DOTALL)
+    return re.sub(r"<[^>]*>", " ", re.sub(r'<p lang="en">.*?</p>', "", main, flags=re.DOTALL))
+
+
+async def test_a_page_of_an_error_is_in_the_readers_language(site: Site, person: Person):
+    session = await at_gate(site)
+    page = await person.get(f"/sessions/{session}?lang=ja")
+    token = held(page, "token")
+    for answer in (
+        await person.get("/sessions/x"),
+        await person.get(f"/sessions/{session}/tasks/99999999"),
+        await person.post(f"/sessions/{session}/approve", data={"token": "x"}),
+        await person.post(f"/sessions/{session}/rerun", data={"token": token}),
+        await person.post(f"/sessions/{session}/approve", data={"token": token, "x": "\0"}),
+        await person.post(
+            f"/sessions/{session}/approve", content=b"token=%ff",
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+        ),
+        await person.post("/drafts/1/edit", data={"token": token, "x": "y"}),
+    ):  # fmt: skip
+        assert answer.status_code >= 400
+        said = in_japanese(answer)
+        assert set(re.findall(r"[A-Za-z]+", said)) <= {"phase", "x"}, said
+        assert '<p lang="en">' in answer.text
+
+
+async def test_a_budget_that_stops_a_session_is_told_in_the_readers_language(
+    site: Site, person: Person
+):
+    await site.work()
+    session = await site.begin(budgets={0: Budget(max_tokens=1)})
+    await site.until(session, "PAUSED")
+    url = f"/sessions/{session}?lang=ja"
+    used = "予算：0 / 1 トークン を使用済みで、次の呼び出しで超える可能性があります。"
+    assert used in in_japanese(await person.get(url))
+    assert "The next call may" not in in_japanese(await person.get(url))
+    for limit, said in (
+        ("cost", "予算：$0.0000 / $1.00 を使用済みで"),
+        ("price", "予算：モデルの価格が不明なため、金額では管理できません。"),
+    ):
+        await site.pool.execute(
+            "UPDATE ekiden.sessions SET stop = (stop::jsonb || $2::jsonb)::json WHERE id = $1",
+            session, json.dumps({"limit": limit, "maxCostUsd": 1}),
+        )  # fmt: skip
+        assert said in in_japanese(await person.get(url))
+    await site.pool.execute(
+        "UPDATE ekiden.sessions SET stop = (stop::jsonb || '{\"ofPhase\": 2}')::json WHERE id = $1",
+        session,
+    )
+    title = (await site.sessions.get(session)).flow_phases[1]["titles"]["ja"]
+    assert f"予算：{title}：" in in_japanese(await person.get(url))
+
+
 async def other_language(person: Person, page: httpx2.Response) -> httpx2.Response:
     """Follow a page's link to itself in the other language."""
     (link,) = re.findall(r'<a href="([^"]*lang=(?:en|ja))"', page.text)

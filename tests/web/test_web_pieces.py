@@ -12,8 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ekiden import schemas
+from ekiden.api.limits import parse_json, unstorable_text
+from ekiden.api.problems import _OURS, Refusal
 from ekiden.core.model import Budget
 from ekiden.core.records import ReviewLine
+from ekiden.errors import InputInvalid
+from ekiden.schemas import check
 from ekiden.store.pages import AttemptRow, RecentTask, TaskRow
 from ekiden.web.changes import changes
 from ekiden.web.charts import throughput
@@ -27,6 +32,7 @@ from ekiden.web.texts import LANGUAGES, Speech, load_texts
 from ekiden.web.timeline import WIDTH, timeline
 from ekiden.web.visible import MOST, folded, plain, visible
 from ekiden.web.weights import weighted_length
+from ekiden.web.words import told_in
 
 EN, JA = Speech("en"), Speech("ja")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -61,6 +67,62 @@ def test_every_text_that_is_asked_for_by_name_is_there():
     }
     assert len(asked) > 150
     assert {(n, k) for n, k in asked if k not in load_texts()} == set()
+
+
+# -- what is wrong with an input -------------------------------------------------------------------
+
+UNFIT: list[tuple[dict[str, Any], object]] = [
+    ({"required": ["a"]}, {}),
+    ({"additionalProperties": False}, {"a": 1}),
+    ({"enum": ["甲", "乙\n丙"]}, 1),
+    ({"type": "string"}, 1), ({"type": "integer"}, ""), ({"type": "number"}, ""),
+    ({"type": "boolean"}, ""), ({"type": "array"}, ""), ({"type": "object"}, ""),
+    ({"type": "null"}, ""),
+    ({"type": ["integer", "boolean", "null"]}, ""), ({"anyOf": [{"type": "string"}]}, 1),
+    ({"anyOf": [{"minimum": 2}, {"minimum": 3}]}, 1),
+    ({"minLength": 2}, "あ"), ({"maxLength": 0}, "あ"), ({"minItems": 1}, []),
+    ({"maxItems": 0}, [1]), ({"minimum": 2}, 1), ({"maximum": 2}, 3),
+    ({"exclusiveMinimum": 2}, 2), ({"exclusiveMaximum": 2}, 2), ({"multipleOf": 2}, 3),
+    ({"pattern": "^い"}, "あ"), ({"const": "甲"}, "乙"), ({"minProperties": 1}, {}),
+    ({"maxProperties": 0}, {"a": 1}), ({"not": {}}, 1),
+]  # fmt: skip
+
+
+def test_every_sentence_about_an_input_is_told_in_the_readers_language():
+    sentences = {
+        "is a reserved name", "is required to reject an output", "is no version of this output",
+        "is no time", unstorable_text("\0") or "", unstorable_text("\ud800") or "",
+    }  # fmt: skip
+    for body in (b"[1e999]", b'["\\u0000"]', b'{"\\u0000": 1}'):
+        with pytest.raises(Refusal) as refused:
+            parse_json(body)
+        sentences |= {message for _, message in refused.value.fields}
+    for schema, value in UNFIT:
+        with pytest.raises(InputInvalid) as error:
+            check(schema, value)
+        sentences |= {message for _, message in error.value.problems}
+    assert {rule for schema, _ in UNFIT for rule in schema} >= set(schemas._RULES)
+    assert {f"must be {name}" for name in schemas.TYPES.values()} <= sentences
+    for sentence in sentences:
+        assert not re.search("[A-Za-z]", told_in(JA, sentence).replace("「not」", "")), sentence
+
+
+def test_a_type_is_told_by_its_own_name():
+    assert told_in(JA, "must be a whole number") == "整数で入力してください"
+    assert told_in(JA, "must be a number") == "数字で入力してください"
+    assert told_in(JA, "must be text or null") == "文字か空で入力してください"
+    for name in schemas.TYPES.values():
+        assert told_in(EN, f"must be {name}") == f"must be {name}"
+
+
+def test_every_kind_of_refusal_has_a_title():
+    kinds = {kind for _, _, kind in _OURS}
+    for package in ("ekiden.api", "ekiden.web"):
+        for file in resources.files(package).iterdir():
+            if file.name.endswith(".py"):
+                kinds |= set(re.findall(r'Refusal\(\s*\d+,\s*"([a-z-]+)"', file.read_text()))
+    assert len(kinds) > 15
+    assert {f"refusal.{kind}" for kind in kinds} - set(load_texts()) == set()
 
 
 # -- hostile text ----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from ekiden.web.assets import assets
 from ekiden.web.language import itself, speech_of
 from ekiden.web.texts import LANGUAGES, Speech
 from ekiden.web.visible import folded, plain, visible
+from ekiden.web.words import told_in
 
 # htmx may fetch from here alone, evaluates nothing, and puts no style of its own into the page.
 _HTMX = json.dumps(
@@ -115,7 +116,7 @@ def error_page(refusal: Refusal, scope: Scope, *, logged_in: bool = True) -> HTM
         title=speech.maybe(f"refusal.{refusal.kind}", HTTPStatus(refusal.status).phrase),
         advice=speech.maybe(f"refusal-advice.{refusal.kind}", ""),
         detail=refusal.detail,
-        fields=refusal.fields,
+        fields=[(name, told_in(speech, message)) for name, message in refusal.fields],
         path="",
         # What a form asked for is not to be asked for again: its page leads home.
         itself=itself("", request.query_params.multi_items()) if looked else "/?",

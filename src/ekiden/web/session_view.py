@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, assert_never
 
-from ekiden.core.budget import Spent
+from ekiden.core.budget import Limit, Spent, limit_of
 from ekiden.core.gates import looks_at_names, policy_of
 from ekiden.core.machine import SessionEvent, session_after
 from ekiden.core.model import SessionState, TaskState
@@ -417,6 +417,24 @@ class SessionView:
             t("word.comma").join(parts),
             t("figure.unpriced", n=budget.unpriced) if budget.unpriced else "",
         )
+
+    @property
+    def budget_stop(self) -> str:
+        """Say which budget the session has stopped at."""
+        t, stop = self._t, self.progress["stop"]
+        phase, limit = stop.get("ofPhase"), limit_of(stop)
+        whose = t("figure.budget-of", phase=self.title_of(phase)) if phase else t("figure.budget")
+        match limit:
+            case Limit.PRICE:
+                return t("stop.price", budget=whose)
+            case Limit.COST:
+                used = t("figure.used", a=dollars(stop["costUsd"]), b=dollars(stop["maxCostUsd"]))
+            case Limit.TOKENS:
+                tokens, most = f"{stop['tokens']:,}", f"{stop['maxTokens']:,}"
+                used = t("figure.used-tokens", a=tokens, b=most)
+            case _:
+                assert_never(limit)
+        return t("stop.used", budget=whose, used=used)
 
     def row_of(self, task_id: int) -> Row | None:
         """Return where the time of a task went, once it has begun."""
