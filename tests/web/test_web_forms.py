@@ -464,6 +464,22 @@ async def test_where_it_does_not_matter_who_approves_no_name_is_asked_for(
     assert [r.actor for r in await site.sessions.reviews.of(session)] == ["web"]
 
 
+async def test_a_reserved_name_is_told_beside_the_name_and_no_field_of_the_output(
+    site: Site, person: Person
+):
+    session = await at_gate(site)
+    url = f"/sessions/{session}/edit?phase=1"
+    page = await person.send_form(await person.get(f"{url}&lang=ja"), url, name="flow")
+    assert page.status_code == 422
+    assert '<a href="#name">お名前</a> この名前は使えません<' in page.text
+    assert 'id="name-wrong">この名前は使えません<' in page.text
+    assert re.search(r'name="name" value="flow"[^>]* aria-describedby="name-wrong"', page.text)
+    assert "#edit-actor" not in page.text
+    assert 'aria-describedby="edit-' not in page.text
+    page = await person.send_form(page, url, name="Mika", **{"/trends/0/name": "mine"})
+    assert [r.actor for r in await site.sessions.reviews.of(session)] == ["Mika"]
+
+
 # -- from one form to the other -------------------------------------------------------------------
 
 

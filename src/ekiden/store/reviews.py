@@ -20,6 +20,7 @@ from ekiden.store.rows import decode
 
 # revisions.approved_by where nobody was asked, or nobody answered in time.
 _RESERVED = {"flow", "fork", "deadline"}
+RESERVED_NAME = ("actor", "is a reserved name")  # a field, what is wrong with it
 
 
 class Reviews:
@@ -44,7 +45,7 @@ class Reviews:
         if review.actor in _RESERVED:
             raise InputInvalid(
                 f"{review.actor!r} is what approves by itself; use another name.",
-                [("actor", "is a reserved name")],
+                [RESERVED_NAME],
             )
         if await self._taken(session_id, review):
             return await self._repeated(session_id)

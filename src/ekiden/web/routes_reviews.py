@@ -21,6 +21,7 @@ from ekiden.core.model import Budget, Review, SessionState, StepKind, Verb
 from ekiden.core.records import Session
 from ekiden.errors import Conflict, InputInvalid, NotFound, StaleRevision
 from ekiden.store.pages import RevisionRow
+from ekiden.store.reviews import RESERVED_NAME
 from ekiden.web.editing import edited, form_of
 from ekiden.web.language import itself
 from ekiden.web.options import read_budget, wrong_model
@@ -170,7 +171,8 @@ async def _show_edit(
     # The fields are those of what the form was made from, so what was typed has its place.
     base = newest if form is None else _base(versions, form)
     text = await visit.pages.output(session.id, base.id)
-    said = [(path, told_in(visit.t, message)) for path, message in problems]
+    # Of the output; but who sends it is none of its fields.
+    said = [(p[0], told_in(visit.t, p[1])) for p in problems if p != RESERVED_NAME]
     typed = form or {}
     text = typed.get("draft", text)
     group = None
@@ -194,6 +196,7 @@ async def _show_edit(
         fieldless=wants_fields and group is None,
         raw_text="" if group else typed["json"] if "json" in typed else _pretty(text),
         problems=said,
+        wrong_name=told_in(visit.t, RESERVED_NAME[1]) if RESERVED_NAME in problems else "",
         told=told,
         typed=typed,
         once=token_hex(16),
