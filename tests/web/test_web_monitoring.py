@@ -43,4 +43,6 @@ async def test_bottlenecks_and_errors_are_named(
     assert "50.0 %" in english  # of two attempts at THINK
     japanese = (await person.get("/monitoring?lang=ja")).text
     assert "フェーズ 1 THINK が処理時間の" in japanese
+    assert "<h2>エラーの種類</h2>" in japanese
+    assert "<h2>エラー率</h2>" not in japanese
     assert "試行の 50 % は再試行" in japanese
