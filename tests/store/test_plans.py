@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -126,6 +127,29 @@ async def test_what_workers_and_pages_ask_for_all_day_is_found_by_key(relay: Rel
         nodes = await plan_of(relay.connection, query, arguments)
         assert expected <= indexes(nodes), query
         assert scanned_whole(nodes) & {"api_tasks", "sessions", "events"} == set(), query
+
+
+_DECIDED = """
+WITH made AS (
+    INSERT INTO ekiden.revisions (session_id, phase, generation, number, author, output)
+    SELECT id, 1, generation, 1, 'ann', '{}'
+    FROM (SELECT id FROM ekiden.sessions LIMIT 2000) s, generate_series(1, 10) AS generation
+    RETURNING id, session_id
+)
+INSERT INTO ekiden.reviews (session_id, phase, verb, revision_id, actor)
+SELECT session_id, 1, 'approve', id, 'ann' FROM made
+"""
+
+
+@pytest.mark.parametrize("query", ["session_progress", "look_at_gate"])
+async def test_who_approved_an_output_is_found_by_it(relay: Relay, query: str):
+    await fill(relay)
+    await relay.connection.execute(_DECIDED)
+    await analyze(relay)
+    await relay.connection.execute("ANALYZE ekiden.revisions, ekiden.reviews")
+    nodes = await plan_of(relay.connection, query, f"'{uuid4()}'")
+    assert "reviews_of_revision" in indexes(nodes)
+    assert scanned_whole(nodes) & {"reviews", "revisions"} == set()
 
 
 async def test_most_completions_stay_on_their_page(relay: Relay):

@@ -119,6 +119,31 @@ async def test_the_clock_can_be_set_and_is_the_servers_otherwise(database: str):
         assert await connection.fetchval("SELECT ekiden.now() = statement_timestamp()")
 
 
+# Foreign keys without an index: what they refer to is never deleted, and
+UNINDEXED = {
+    "sessions_flow_id_fkey",  # sessions are listed by their ids
+    "errands_webhook_id_fkey",  # the list of webhooks counts all there is
+}
+_REFERENCES_WITHOUT_INDEX = """
+SELECT c.conname FROM pg_constraint c
+WHERE c.contype = 'f' AND c.connamespace = 'ekiden'::regnamespace
+  AND NOT EXISTS (
+      SELECT FROM pg_index i
+      WHERE i.indrelid = c.conrelid
+        AND (i.indkey::int2[])[0:cardinality(c.conkey) - 1] @> c.conkey
+        -- A partial one serves where all it leaves out is rows that refer to nothing.
+        AND (i.indpred IS NULL OR pg_get_expr(i.indpred, i.indrelid) = (
+             SELECT format('(%I IS NOT NULL)', a.attname) FROM pg_attribute a
+             WHERE a.attrelid = c.conrelid AND a.attnum = c.conkey[1])))
+"""
+
+
+async def test_every_reference_to_another_table_leads_an_index(database: str):
+    async with second(database) as connection:
+        found = await connection.fetch(_REFERENCES_WITHOUT_INDEX)
+    assert {row["conname"] for row in found} == UNINDEXED
+
+
 INVARIANTS = [
     ("api_tasks SET status = 'DONE'", "task_status_is_known"),
     ("api_tasks SET queued = true", "task_waits_only_while_queued"),
