@@ -55,11 +55,17 @@ async def prune(
     last = _BEFORE_ALL
     while True:
         with translated(dsn):
-            row = await pool.fetchrow(sql("prune_sessions"), before, batch, last)
+            async with (
+                pool.acquire() as connection,
+                connection.transaction(isolation="read_committed"),
+            ):
+                locked = await connection.fetch(sql("lock_ended_sessions"), before, batch, last)
+                if not locked:
+                    return Pruned(sessions=sessions, tasks=tasks)
+                ids = [row["id"] for row in locked]
+                row = await connection.fetchrow(sql("prune_sessions"), ids)
         assert row is not None  # it counts
-        if row["last"] is None:
-            return Pruned(sessions=sessions, tasks=tasks)
-        last = row["last"]
+        last = ids[-1]
         sessions += row["sessions"]
         tasks += row["tasks"]
         progress(Pruned(sessions=sessions, tasks=tasks))

@@ -199,20 +199,25 @@ class Reviews:
                 follows; or the key was used to make another session.
         """
         session_id = parse_session_id(session_id)
+        values = (session_id, phase, title, actor, start, idempotency_key)
         with translated(self._dsn):
-            gate = await self._pool.fetchrow(sql("look_at_gate"), session_id)
-            if gate is None:
-                raise NotFound(f"There is no session {session_id}.")
-            if not 0 <= phase < gate["phases"]:
-                raise Conflict(
-                    f"Phase {phase} cannot be the last that is shared: the flow has "
-                    f"{gate['phases']} phases, and one must follow. 0 shares none."
-                )
-            values = (session_id, phase, title, actor, start, idempotency_key)
-            row = await self._pool.fetchrow(sql("fork_session"), *values)
-            if row is None and idempotency_key is not None:
-                # The same key was just used beside us: its session is newer than our snapshot.
-                row = await self._pool.fetchrow(sql("fork_session"), *values)
+            async with (
+                self._pool.acquire() as connection,
+                connection.transaction(isolation="read_committed"),
+            ):
+                await connection.execute(sql("keep_parent"), session_id)
+                gate = await connection.fetchrow(sql("look_at_gate"), session_id)
+                if gate is None:
+                    raise NotFound(f"There is no session {session_id}.")
+                if not 0 <= phase < gate["phases"]:
+                    raise Conflict(
+                        f"Phase {phase} cannot be the last that is shared: the flow has "
+                        f"{gate['phases']} phases, and one must follow. 0 shares none."
+                    )
+                row = await connection.fetchrow(sql("fork_session"), *values)
+                if row is None and idempotency_key is not None:
+                    # The same key was just used beside us: its session is newer than our snapshot.
+                    row = await connection.fetchrow(sql("fork_session"), *values)
         if row is None:
             raise Conflict(
                 f"Not every phase of session {session_id} up to {phase} has an approved output "

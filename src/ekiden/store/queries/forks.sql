@@ -1,5 +1,10 @@
 -- Forks: a new session that goes on from what another one has approved.
 
+-- name: keep_parent
+-- Takes the lock of a session that is to be forked in the same transaction, beside others who fork it:
+-- prune leaves it alone, and the fork's own statement sees what a decision committed while we waited.
+SELECT FROM ekiden.sessions WHERE id = $1 FOR KEY SHARE;
+
 -- name: fork_session
 -- A new session that shares the approved outputs of another one's phases up to $2, as far as they hold,
 -- and begins with what follows. Nothing is copied but what a person wrote; prune keeps the parent as

@@ -6,16 +6,22 @@ SELECT count(*) FROM ekiden.sessions s
 WHERE s.status IN ('COMPLETED', 'CANCELLED') AND s.completed_at < $1
   AND NOT EXISTS (SELECT FROM ekiden.sessions f WHERE f.parent_id = s.id);
 
+-- name: lock_ended_sessions
+-- Takes the locks of at most $2 sessions that ended before $1, the oldest after session $3 first, so
+-- that all batches walk the index once; one that somebody is busy with is left for another time.
+SELECT s.id FROM ekiden.sessions s
+WHERE s.status IN ('COMPLETED', 'CANCELLED') AND s.completed_at < $1 AND s.id > $3
+ORDER BY s.id LIMIT $2 FOR UPDATE SKIP LOCKED;
+
 -- name: prune_sessions
--- Deletes at most $2 sessions that ended before $1, the oldest after session $3 first, and returns
--- the last of them: the next batch begins there, so that all batches walk the index once. One
+-- Deletes those of the sessions $1 that no fork shares anything with. They are locked, and nobody can
+-- fork them any more; its snapshot is younger than the locks, so no fork before that is missed. One
 -- statement: whoever looks sees a session whole or not at all.
-WITH chosen AS (
+WITH chosen AS MATERIALIZED (
     SELECT s.id FROM ekiden.sessions s
-    WHERE s.status IN ('COMPLETED', 'CANCELLED') AND s.completed_at < $1 AND s.id > $3
+    WHERE s.id = ANY ($1::uuid[])
       -- What a fork shares is its parent's: the parent stays as long.
       AND NOT EXISTS (SELECT FROM ekiden.sessions f WHERE f.parent_id = s.id)
-    ORDER BY s.id LIMIT $2 FOR UPDATE OF s SKIP LOCKED
 ), tasks AS (
     DELETE FROM ekiden.api_tasks t USING chosen c WHERE t.session_id = c.id RETURNING t.id
 ), attempts AS (
@@ -41,6 +47,4 @@ WITH chosen AS (
 ), gone AS (
     DELETE FROM ekiden.sessions s USING chosen c WHERE s.id = c.id RETURNING s.id
 )
-SELECT count(*) AS sessions, (SELECT count(*) FROM tasks) AS tasks,
-       (SELECT id FROM chosen ORDER BY id DESC LIMIT 1) AS last
-FROM gone;
+SELECT count(*) AS sessions, (SELECT count(*) FROM tasks) AS tasks FROM gone;
