@@ -1,4 +1,4 @@
-"""What is deleted is nobody's any more: no fork that is being made beside it loses its outputs."""
+"""What is deleted is nobody's any more: not a fork's, and of what failed what was put away."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 
 from ekiden.errors import NotFound
-from ekiden.store.prune import Pruned, prune
+from ekiden.store.prune import Pruned, count_prunable, prune
 from ekiden.store.queries import sql
 from ekiden.store.reviews import Reviews
-from tests.store.helpers import Relay, advance, finish, second, someone_waits
+from tests.store.helpers import ERROR, Relay, advance, finish, second, someone_waits
 
 NOTHING = Pruned(sessions=0, tasks=0)
 _FIRST = "00000000-0000-0000-0000-000000000000"
@@ -61,7 +61,7 @@ async def test_who_is_forked_at_this_moment_stays(relay: Relay):
 async def test_who_was_forked_before_the_lock_was_ours_stays(relay: Relay):
     parent = await completed(relay)
     async with second(relay.dsn) as connection, connection.transaction():
-        locked = await connection.fetch(sql("lock_ended_sessions"), tomorrow(), 10, _FIRST)
+        locked = await connection.fetch(sql("lock_prunable"), tomorrow(), 10, _FIRST)
         assert [str(row["id"]) for row in locked] == [parent]
         # The snapshot of the first statement may be older than a fork that was done when it locked.
         fork = await relay.pool.fetchval(sql("fork_session"), parent, 1, None, "ann", False, None)
@@ -74,7 +74,7 @@ async def test_who_is_gone_is_not_forked(relay: Relay):
     parent = await completed(relay)
     async with second(relay.dsn) as connection:
         async with connection.transaction():
-            await connection.fetch(sql("lock_ended_sessions"), tomorrow(), 10, _FIRST)
+            await connection.fetch(sql("lock_prunable"), tomorrow(), 10, _FIRST)
             await connection.fetchrow(sql("prune_sessions"), [parent])
             forking = asyncio.create_task(relay.sessions.reviews.fork(parent, phase=1, actor="ann"))
             await someone_waits(relay.connection)
@@ -89,3 +89,24 @@ async def test_batches_go_on_past_those_that_stay(relay: Relay):
     assert gone.sessions == 4
     left = await relay.rows("SELECT id::text FROM ekiden.sessions ORDER BY id")
     assert left == [(sessions[1],), (fork,)]
+
+
+async def test_what_failed_goes_once_it_was_put_away_for_long_and_nothing_of_it_runs(relay: Relay):
+    async def failed(*, siblings: int = 0) -> str:
+        task, *_ = await relay.executing(1 + siblings)
+        await relay.tasks.fail(task, ERROR)
+        return task.session_id
+
+    old, today, shown, at_work = [await failed(siblings=n) for n in (0, 0, 0, 1)]
+    for session in (old, today, at_work):
+        await relay.sessions.archive.put_one(session, actor="ann")
+    await relay.connection.execute(
+        "UPDATE ekiden.sessions SET archived_at = now() - interval '91 days'"
+        " WHERE id = ANY ($1::uuid[])",
+        [old, at_work],
+    )
+    before = datetime.now(UTC) - timedelta(days=90)
+    assert await count_prunable(relay.pool, relay.dsn, before=before) == 1
+    assert (await prune(relay.pool, relay.dsn, before=before)).sessions == 1
+    left = await relay.rows("SELECT id::text FROM ekiden.sessions")
+    assert {session for (session,) in left} == {today, shown, at_work}

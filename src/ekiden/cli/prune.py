@@ -13,7 +13,8 @@ What would go?
 Every night, from cron:
   ekiden prune --older-than 90 --yes
 \b
-Nothing is deleted by itself. What runs, waits at a gate, is paused or has failed always stays.
+Nothing is deleted by itself. What runs, waits at a gate or is paused always stays; what has
+failed stays until it was archived so long ago (ekiden sessions archive).
 Save what you want to keep first: ekiden sessions export ID"""
 
 
@@ -32,7 +33,7 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
-    """Delete COMPLETED and CANCELLED sessions with their tasks, calls, outputs and drafts."""
+    """Delete sessions that ended, or failed and were archived, with all that belongs to them."""
     from ekiden.cli import pruning
 
     pruning.prune_sessions(older_than, dry_run=dry_run, yes=yes, machine=json)

@@ -1,4 +1,4 @@
-"""Retention: deletes ended sessions, a few at a time."""
+"""Retention: deletes sessions that nobody comes back to, a few at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Pruned:
 
 
 async def count_prunable(pool: asyncpg.Pool, dsn: str, *, before: datetime) -> int:
-    """Return how many sessions were COMPLETED or CANCELLED before this time."""
+    """Return how many sessions ended, or failed and were archived, before this time."""
     with translated(dsn):
         count: int = await pool.fetchval(sql("prunable_sessions"), before)
     return count
@@ -39,6 +39,7 @@ async def prune(
 ) -> Pruned:
     """Delete the sessions that ended before a time, with tasks, calls, outputs, drafts and events.
 
+    A FAILED one ended when it was archived, if nothing of it runs.
     Each batch is a transaction of its own: what was stopped half-way is right, and can be repeated.
 
     Args:
@@ -59,7 +60,7 @@ async def prune(
                 pool.acquire() as connection,
                 connection.transaction(isolation="read_committed"),
             ):
-                locked = await connection.fetch(sql("lock_ended_sessions"), before, batch, last)
+                locked = await connection.fetch(sql("lock_prunable"), before, batch, last)
                 if not locked:
                     return Pruned(sessions=sessions, tasks=tasks)
                 ids = [row["id"] for row in locked]

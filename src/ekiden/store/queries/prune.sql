@@ -1,25 +1,37 @@
--- Retention: ended sessions go with all that belongs to them.
+-- Retention: sessions that nobody comes back to go with all that belongs to them. Those are the
+-- COMPLETED and CANCELLED ones, and the FAILED ones that were put away.
 
 -- name: prunable_sessions
--- How many sessions ended before $1 and share nothing with a fork that stays.
+-- How many sessions ended, or failed and were put away, before $1, have nothing under way and share
+-- nothing with a fork that stays.
 SELECT count(*) FROM ekiden.sessions s
-WHERE s.status IN ('COMPLETED', 'CANCELLED') AND s.completed_at < $1
+WHERE (s.status IN ('COMPLETED', 'CANCELLED') AND s.completed_at < $1
+       OR s.status = 'FAILED' AND s.archived_at < $1)
+  AND NOT EXISTS (SELECT FROM ekiden.api_tasks t
+                  WHERE t.session_id = s.id AND (t.status = 'RUNNING' OR t.queued))
   AND NOT EXISTS (SELECT FROM ekiden.sessions f WHERE f.parent_id = s.id);
 
--- name: lock_ended_sessions
--- Takes the locks of at most $2 sessions that ended before $1, the oldest after session $3 first, so
--- that all batches walk the index once; one that somebody is busy with is left for another time.
+-- name: lock_prunable
+-- Takes the locks of at most $2 sessions that ended, or failed and were put away, before $1, the oldest
+-- after session $3 first, so that all batches walk the index once; one that somebody is busy with is
+-- left for another time.
 SELECT s.id FROM ekiden.sessions s
-WHERE s.status IN ('COMPLETED', 'CANCELLED') AND s.completed_at < $1 AND s.id > $3
+WHERE (s.status IN ('COMPLETED', 'CANCELLED') AND s.completed_at < $1
+       OR s.status = 'FAILED' AND s.archived_at < $1)
+  AND s.id > $3
 ORDER BY s.id LIMIT $2 FOR UPDATE SKIP LOCKED;
 
 -- name: prune_sessions
--- Deletes those of the sessions $1 that no fork shares anything with. They are locked, and nobody can
--- fork them any more; its snapshot is younger than the locks, so no fork before that is missed. One
--- statement: whoever looks sees a session whole or not at all.
+-- Deletes those of the sessions $1 that have nothing under way and share nothing with a fork. They are
+-- locked, and nobody can fork or resume them any more; its snapshot is younger than the locks, so
+-- nothing that was done before is missed. One statement: whoever looks sees a session whole or not at
+-- all.
 WITH chosen AS MATERIALIZED (
     SELECT s.id FROM ekiden.sessions s
     WHERE s.id = ANY ($1::uuid[])
+      -- The siblings of what failed may still run: their answers are paid for.
+      AND NOT EXISTS (SELECT FROM ekiden.api_tasks t
+                      WHERE t.session_id = s.id AND (t.status = 'RUNNING' OR t.queued))
       -- What a fork shares is its parent's: the parent stays as long.
       AND NOT EXISTS (SELECT FROM ekiden.sessions f WHERE f.parent_id = s.id)
 ), tasks AS (
