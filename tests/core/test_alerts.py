@@ -39,6 +39,15 @@ def test_what_is_read_no_more_is_over():
     assert decide([], [alert], LIMITS) == ([], [alert])
 
 
+@pytest.mark.parametrize("value", [None, 0.0])
+def test_what_cannot_be_read_now_is_not_over(value: float | None):
+    rate, queue = opened(AlertKind.ERROR_RATE, "viral"), opened(AlertKind.QUEUE_AGE)
+    low = [Reading(kind=AlertKind.ERROR_RATE, subject="viral", value=v) for v in [value] if v == 0]
+    unread = [AlertKind.ERROR_RATE]
+    assert decide(low, [rate, queue], LIMITS, unread=unread) == ([], [queue])
+    assert decide(low, [rate, queue], LIMITS) == ([], [rate, queue])
+
+
 def test_too_little_raises_nothing_and_ends_nothing():
     few = Reading(kind=AlertKind.ERROR_RATE, subject="viral", value=1.0, trusted=False)
     assert decide([few], [], LIMITS) == ([], [])

@@ -18,12 +18,15 @@ import asyncpg
 import pytest
 
 from ekiden.cli.verifying import read_text
+from ekiden.core.metrics import Measure
 from ekiden.errors import DatabaseError, DatabaseUnreachable, NotFound
+from ekiden.store import metrics
 from ekiden.store import verify as verifying
 from ekiden.store.queries import load_queries, sql
 from ekiden.store.verify import INVARIANTS, PARTIALS_ARE_PREFIXES, Finding, Report, verify
-from tests.store.helpers import Relay
+from tests.store.helpers import Relay, advance
 from tests.store.lived import AUTO, live
+from tests.store.test_metrics import count, counted
 from tests.store.test_plans import analyze, fill
 from tests.worker.relay import House, open_house, sums, working
 
@@ -129,6 +132,24 @@ async def test_all_is_judged_on_the_same_snapshot(database: str) -> None:
     finally:
         spoiling.cancel()
         await admin.close()
+
+
+async def test_what_is_counted_does_not_wait_for_it(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "MARGIN", timedelta(0))
+    task = await relay.started()
+    judge = verifying._judge_partials
+    attempts = []
+
+    async def later(*arguments: Any) -> Finding:
+        await relay.complete(advance(task))  # after the snapshot
+        attempts.append(count(await counted(relay), Measure.ATTEMPT))
+        return await judge(*arguments)
+
+    monkeypatch.setattr(verifying, "_judge_partials", later)
+    await check(relay.dsn)
+    assert attempts == [1]
 
 
 async def test_progress_is_told(database: str) -> None:

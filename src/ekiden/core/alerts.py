@@ -1,13 +1,13 @@
 """Alerts: what is worth a person's attention, decided from readings.
 
 One is raised once, when a reading reaches its limit, and resolved once, when the reading is well
-below it (or there is none any more). In between nothing is told, so a reading that swings around
-its limit makes no storm; nor do many sessions that stand still together.
+below it (or there is none any more, and all could be read). In between nothing is told, so a
+reading that swings around its limit makes no storm; nor do many sessions that stand still together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,6 +17,7 @@ EASE = 0.75  # of its limit: an alert is over when its reading is below that
 AT_ONCE = 20  # alerts of a kind that may be open; what is more is not raised
 LOOK_BACK = timedelta(minutes=15)  # over which errors and lost workers are counted
 ENOUGH = 20  # attempts of which a rate is worth an alert
+COUNTED = timedelta(minutes=3)  # after its end an attempt is counted, unless counting is held up
 
 
 class AlertKind(StrEnum):
@@ -88,7 +89,11 @@ class Alert:
 
 
 def decide(
-    readings: Iterable[Reading], open_: Iterable[Alert], limits: Limits
+    readings: Iterable[Reading],
+    open_: Iterable[Alert],
+    limits: Limits,
+    *,
+    unread: Collection[AlertKind] = (),
 ) -> tuple[list[Reading], list[Alert]]:
     """Return what is to be raised, and what is over.
 
@@ -96,13 +101,15 @@ def decide(
         readings: at most one of a kind and subject; the worst of a kind first.
         open_: the alerts that are not over yet.
         limits: from where on there is an alert.
+        unread: kinds of which not all could be read; none of theirs is over for that.
     """
     read = {(r.kind, r.subject): r for r in readings}
     opened = {(AlertKind(a.kind), a.subject): a for a in open_}
     over = [
         alert
         for key, alert in opened.items()
-        if (reading := read.get(key)) is None or not _still(reading, limits.of(key[0]))
+        if key[0] not in unread
+        and ((reading := read.get(key)) is None or not _still(reading, limits.of(key[0])))
     ]
     room = dict.fromkeys(AlertKind, AT_ONCE)
     for kind, _ in opened:

@@ -9,7 +9,17 @@ from datetime import timedelta
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from ekiden.core.alerts import EASE, ENOUGH, LOOK_BACK, Alert, AlertKind, Limits, Reading, decide
+from ekiden.core.alerts import (
+    COUNTED,
+    EASE,
+    ENOUGH,
+    LOOK_BACK,
+    Alert,
+    AlertKind,
+    Limits,
+    Reading,
+    decide,
+)
 from ekiden.core.metrics import WRONG
 from ekiden.errors import NotFound
 from ekiden.store.connection import translated
@@ -54,7 +64,8 @@ class Alerts:
                     Alert(**row) for row in await connection.fetch(sql("list_alerts"), True, _MOST)
                 ]
                 readings = await _read(connection, limits) if turn["wanted"] else []
-                begun, over = decide(readings, open_, limits)
+                unread = await _unread(connection, limits) if turn["wanted"] else []
+                begun, over = decide(readings, open_, limits, unread=unread)
                 raised = [r for r in begun if await _raise(connection, r, limits)]
                 for alert in over:
                     await connection.fetchval(sql("resolve_alert"), alert.id)
@@ -119,6 +130,14 @@ async def _read(connection: PoolConnectionProxy, limits: Limits) -> Sequence[Rea
     ):
         found.append(Reading(kind=AlertKind.WORKERS_LOST, value=lost))
     return found
+
+
+async def _unread(connection: PoolConnectionProxy, limits: Limits) -> Sequence[AlertKind]:
+    """Return the kinds of which the readings are not of all that was."""
+    held_up = limits.error_rate and await connection.fetchval(
+        sql("read_uncounted"), LOOK_BACK, COUNTED
+    )
+    return [AlertKind.ERROR_RATE] if held_up else []
 
 
 async def _raise(connection: PoolConnectionProxy, reading: Reading, limits: Limits) -> bool:

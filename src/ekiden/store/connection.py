@@ -157,7 +157,7 @@ async def _dial(dsn: str, *, server_settings: dict[str, str], **options: Any) ->
     asyncpg has one timeout for all of them: a host that swallows packets, as a dead machine does,
     would use it up, and the next one would never be asked.
     """
-    named = {"application_name": APPLICATION}
+    named = {"application_name": server_settings.get("application_name", APPLICATION)}
     refusals: list[str] = []
     for host, port in _hosts_of(dsn):
         # Whatever the DSN says: nothing here can do without writing.

@@ -19,6 +19,8 @@ from ekiden.store.queries import sql
 
 SHOWN = 20  # ids of each invariant that is violated
 TIMEOUT = timedelta(minutes=10)  # that one invariant may take
+# What counts attempts waits for transactions that may still write some; this one only reads.
+APPLICATION = "ekiden-verify"
 _ROWS = 20  # answers in memory at once; one may have 50 MB
 
 # Reads the text out of the raw bytes of an answer (with their content type); None where it cannot.
@@ -138,7 +140,7 @@ async def verify(
     """
     session_id = None if session_id is None else parse_session_id(session_id)
     await _check_schema(dsn)
-    connection = await connect(dsn)
+    connection = await connect(dsn, settings={"application_name": APPLICATION})
     try:
         with translated(dsn):
             async with connection.transaction(isolation="repeatable_read", readonly=True):

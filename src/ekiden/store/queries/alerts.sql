@@ -29,6 +29,14 @@ WHERE r.width = 'minute' AND s.measure = 'attempt'
   AND r.since >= date_trunc('minute', ekiden.now() - $1::interval, 'UTC')
 GROUP BY s.flow;
 
+-- name: read_uncounted
+-- How many attempts that ended within $1, but longer than $2 ago, are in no error rate yet: counting is
+-- held up. (Not EXISTS: there the planner bets on a hit, and without one reads all attempts ever made.)
+SELECT count(*) FROM ekiden.attempts
+WHERE finished_at >= greatest((SELECT rolled_to FROM ekiden.metric_watermark),
+                              ekiden.now() - $1::interval)
+  AND finished_at < ekiden.now() - $2::interval;
+
 -- name: read_queue_age
 -- How long the oldest due task has been due, in seconds; no row when none is.
 SELECT extract(epoch FROM ekiden.now() - available_at)::float8 AS seconds
