@@ -105,6 +105,7 @@ async def test_a_failed_task_fails_its_session_and_says_where(relay: Relay):
     assert (await relay.sessions.events(task.session_id))[-1].data == {
         "attempt": 1,
         "error": "no answer",
+        "first": True,
     }
 
 

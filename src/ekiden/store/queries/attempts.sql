@@ -30,7 +30,7 @@ SELECT available_at FROM again;
 
 -- name: fail_task
 -- Fails a task for good, and its session with it. Siblings that run may end; their results are
--- kept. Fenced on (RUNNING, attempt).
+-- kept. The first event of a failure says so: it alone is told outside (owe_errands). Fenced on (RUNNING, attempt).
 WITH locked AS MATERIALIZED (
     SELECT s.id, s.status FROM ekiden.sessions s
     WHERE s.id = (SELECT session_id FROM ekiden.api_tasks WHERE id = $1) FOR UPDATE
@@ -54,9 +54,10 @@ WITH locked AS MATERIALIZED (
     FROM failed f WHERE s.id = f.session_id AND s.status IN ('RUNNING', 'PAUSED', 'FAILED')
 ), told AS (
     INSERT INTO ekiden.events (session_id, type, phase, step, task_id, data)
-    SELECT session_id, 'task_failed', phase, step, id,
-           json_build_object('attempt', attempt, 'error', $3::json ->> 'message')
-    FROM failed
+    SELECT f.session_id, 'task_failed', f.phase, f.step, f.id,
+           json_build_object('attempt', f.attempt, 'error', $3::json ->> 'message',
+                             'first', l.status <> 'FAILED')
+    FROM failed f, locked l
 )
 SELECT id FROM failed;
 
@@ -117,9 +118,10 @@ WHERE t.id = $1;
 -- name: stop_for_budget
 -- Puts a task back whose next call would exceed a budget, and pauses its session until a person
 -- raises the budget or ends it. The attempt does not count; what it has paid for is in the ledger.
--- $3 says which budget. Fenced on (RUNNING, attempt).
+-- $3 says which budget; the first event of a stop says so, and it alone is told outside. Fenced on
+-- (RUNNING, attempt).
 WITH locked AS MATERIALIZED (
-    SELECT s.id, s.status FROM ekiden.sessions s
+    SELECT s.id, s.status, s.status <> 'FAILED' AND s.stop IS NULL AS first FROM ekiden.sessions s
     WHERE s.id = (SELECT session_id FROM ekiden.api_tasks WHERE id = $1)
       AND s.status IN ('RUNNING', 'PAUSED', 'FAILED') FOR UPDATE
 ), freed AS (
@@ -144,8 +146,9 @@ WITH locked AS MATERIALIZED (
     FROM stopped p WHERE t.session_id = p.id AND t.queued
 ), told AS (
     INSERT INTO ekiden.events (session_id, type, phase, step, task_id, data)
-    SELECT f.session_id, 'budget_reached', f.phase, f.step, f.id, $3::json
-    FROM freed f
+    SELECT f.session_id, 'budget_reached', f.phase, f.step, f.id,
+           $3::jsonb || jsonb_build_object('first', l.first)
+    FROM freed f, locked l
 )
 SELECT id FROM freed;
 

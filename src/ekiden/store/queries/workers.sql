@@ -186,9 +186,15 @@ WITH locked AS MATERIALIZED (
     FROM rescued r WHERE r.status = 'FAILED' AND s.id = r.session_id
 ), told AS (
     INSERT INTO ekiden.events (session_id, type, phase, step, task_id, data)
-    SELECT session_id, CASE status WHEN 'FAILED' THEN 'task_failed' ELSE 'task_rescued' END,
-           phase, step, id, json_build_object('attempt', attempt, 'workerId', worker_id)
-    FROM rescued
+    SELECT session_id, 'task_rescued', phase, step, id,
+           json_build_object('attempt', attempt, 'workerId', worker_id)
+    FROM rescued WHERE status = 'QUEUED'
+    UNION ALL
+    SELECT r.session_id, 'task_failed', r.phase, r.step, r.id,
+           json_build_object('attempt', r.attempt, 'workerId', r.worker_id,
+                             'first', o.session_status <> 'FAILED'
+                                      AND r.id = min(r.id) OVER (PARTITION BY r.session_id))
+    FROM rescued r JOIN orphans o ON o.id = r.id WHERE r.status = 'FAILED'
 ), buried AS (
     UPDATE ekiden.workers SET state = 'LOST', life_sign = false, busy = 0
     WHERE id = ANY ($1::bigint[]) AND state IN ('ALIVE', 'DRAINING')
