@@ -125,6 +125,69 @@ def test_gates_pauses_and_held_steps_are_a_persons_time():
     assert found.machine == 4
 
 
+BUDGET = ("budget_reached", 10)
+
+
+@pytest.mark.parametrize(
+    ("moments", "human"),
+    [
+        ([BUDGET, ("budget_set", 20)], 10),
+        ([BUDGET, ("session_resumed", 20)], 10),
+        ([BUDGET, ("budget_set", 20), ("budget_reached", 24)], 16),  # an item that still ran
+        ([("session_paused", 5), BUDGET, ("budget_set", 20)], 10),
+        ([("session_paused", 10), ("budget_set", 20), ("session_resumed", 25)], 15),
+        ([BUDGET, ("task_failed", 12), ("budget_set", 20), ("session_resumed", 25)], 15),
+        ([("task_failed", 10), BUDGET, ("budget_set", 20), ("session_resumed", 25)], 15),
+    ],
+)
+def test_once_a_person_let_it_go_on_it_waits_for_a_worker(
+    moments: list[tuple[str, float]], human: float
+):
+    found = timing(
+        lived(
+            tried(1, "THINK", 0, 0, 10, outcome="RELEASED", retry_at=at(10)),
+            tried(1, "THINK", 0, 30, 40, number=2),
+            end=40,
+            moments=[moment(type_, when) for type_, when in moments],
+        )
+    )
+    assert found.seconds[Kind.HUMAN] == human
+    assert found.seconds[Kind.QUEUE] == 20 - human
+
+
+@pytest.mark.parametrize("stop", ["task_failed", "session_paused", "items_failed", BUDGET[0]])
+def test_a_phase_that_runs_again_waits_for_a_worker(stop: str):
+    found = timing(
+        lived(
+            tried(1, "THINK", 0, 0, 10, outcome="FAILED", status="FAILED"),
+            tried(2, "THINK", 20, 30, 40, generation=2),
+            end=40,
+            runs=[
+                Run(phase=1, generation=1, started_at=NOON),
+                Run(phase=1, generation=2, started_at=at(20)),
+            ],
+            moments=[moment(stop, 10), moment("phase_rerun", 20, phase=1, step="THINK")],
+        )
+    )
+    assert (found.seconds[Kind.HUMAN], found.seconds[Kind.QUEUE]) == (10, 10)
+
+
+def test_a_phase_that_begins_while_its_session_is_paused_is_held():
+    found = timing(
+        lived(
+            tried(1, "INTEGRATE", 0, 0, 10),  # paused at 5, and it ended all the same
+            tried(2, "THINK", 10, 30, 40, phase=2),
+            end=40,
+            runs=[
+                Run(phase=1, generation=1, started_at=NOON),
+                Run(phase=2, generation=1, started_at=at(10)),
+            ],
+            moments=[moment("session_paused", 5), moment("session_resumed", 25)],
+        )
+    )
+    assert (found.seconds[Kind.HUMAN], found.seconds[Kind.QUEUE]) == (15, 5)
+
+
 @pytest.mark.parametrize(
     ("status", "type_", "where"),
     [("AWAITING_REVIEW", "gate_opened", {"phase": 1}), ("FAILED", "task_failed", {})],

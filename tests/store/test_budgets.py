@@ -9,6 +9,7 @@ import pytest
 
 from ekiden.core.model import Budget, Review, Verb
 from ekiden.errors import Conflict, NotFound
+from ekiden.store.inside import Inside
 from tests.store.helpers import Relay
 
 MONEY, TOKENS = Budget(max_cost_usd=Decimal("0.5")), Budget(max_tokens=70)
@@ -52,6 +53,19 @@ async def test_limits_that_two_people_set_at_once_both_hold(relay: Relay):
     given = [MONEY, TOKENS] * 8
     await asyncio.gather(*(put(relay, session, budget, keep=True) for budget in given))
     assert await limits(relay, session) == [(0, Decimal("0.5"), 70)]
+
+
+async def test_that_it_was_set_is_what_a_stop_ends_with_in_the_timing(relay: Relay):
+    task = await relay.started()
+    await relay.tasks.stop_for_budget(task, {"kind": "budget", "message": "spent"})
+    await put(relay, task.session_id, MONEY, keep=True)
+    await relay.sessions.pause(task.session_id, actor="ann")
+    await relay.sessions.reviews.take(task.session_id, Review(verb=Verb.RERUN, actor="ann"))
+    inside = Inside(relay.pool, relay.dsn)
+    lived = await inside.lived(await relay.sessions.get(task.session_id))
+    assert [m.type for m in lived.moments] == [
+        "budget_reached", "budget_set", "session_paused", "phase_rerun",
+    ]  # fmt: skip
 
 
 async def test_budgets_are_of_a_session_that_there_is_and_goes_on(relay: Relay):

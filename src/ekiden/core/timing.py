@@ -18,7 +18,10 @@ from ekiden.core.model import Outcome, SessionState
 
 _STEPS = ("THINK", "EXECUTE", "INTEGRATE")
 
-_RESUMES = frozenset({"session_resumed", "items_accepted", "items_retried"})
+# What ends a stop. At a gate the person's turn goes on, as the gate's.
+_RESUMES = frozenset(
+    {"session_resumed", "items_accepted", "items_retried", "phase_rerun", "gate_opened"}
+)
 
 Span = tuple[datetime, datetime]
 
@@ -297,7 +300,7 @@ def _human(lived: Lived) -> list[Span]:
     """Return when it was a person's turn: at a gate, held, paused, failed."""
     spans: list[Span] = []
     moments = sorted(lived.moments, key=lambda m: m.at)
-    resumed = [m.at for m in moments if m.type in _RESUMES]
+    resumed = _resumed(moments)
     for moment in moments:
         match moment.type:
             case "gate_opened":
@@ -315,6 +318,20 @@ def _human(lived: Lived) -> list[Span]:
         spans.append((moment.at, min([*ends, lived.end])))
     spans += [(t.created_at, lived.end) for t in lived.tried if t.awaiting and t.number is None]
     return spans
+
+
+def _resumed(moments: Sequence[Moment]) -> list[datetime]:
+    """Return when what had stopped the session was over; a budget that is set ends its own stop."""
+    found: list[datetime] = []
+    stop = ""
+    for moment in moments:
+        spent = moment.type == "budget_reached" and stop != "task_failed"  # which outweighs it
+        if spent or moment.type == "task_failed":
+            stop = moment.type
+        elif moment.type in _RESUMES or (moment.type, stop) == ("budget_set", "budget_reached"):
+            found.append(moment.at)
+            stop = ""
+    return found
 
 
 def _created(

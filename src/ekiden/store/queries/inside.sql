@@ -24,7 +24,8 @@ FROM ekiden.calls WHERE session_id = $1;
 SELECT type, phase, step, created_at AS at FROM ekiden.events
 WHERE session_id = $1 AND type IN ('gate_opened', 'task_failed', 'session_paused',
                                    'session_resumed', 'step_started', 'items_failed',
-                                   'items_accepted', 'items_retried', 'budget_reached')
+                                   'items_accepted', 'items_retried', 'budget_reached',
+                                   'budget_set', 'phase_rerun')
 ORDER BY id;
 
 -- name: session_runs
