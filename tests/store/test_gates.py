@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from ekiden.core.model import Review, Verb
+from ekiden.core.model import Review, Reviewed, Verb
 from ekiden.core.refusals import place_in
 from ekiden.errors import Conflict, NoGate, StaleRevision
 from tests.store.helpers import Relay, advance, gate, next_phase, second, someone_waits
@@ -120,6 +120,18 @@ async def test_an_approval_sent_again_with_its_key_is_the_same_decision(relay: R
         await relay.sessions.approve(session, actor="me", idempotency_key="k")
     assert len(await relay.rows(REVIEWS)) == 1
     assert await relay.cursor(session) == ("RUNNING", 2, "THINK", 1, 1)
+
+
+async def test_an_approval_sent_again_at_the_next_gate_is_of_the_first_one(relay: Relay):
+    session = await relay.at_gate()
+    revision = await standing(relay, session)
+    await relay.sessions.approve(session, actor="me", idempotency_key="k")
+    (think,) = await relay.claim(session)
+    (integrate,) = await relay.complete(advance(think))
+    await relay.complete(gate(integrate))
+    again = await relay.sessions.approve(session, actor="me", idempotency_key="k")
+    assert again == Reviewed(status="AWAITING_REVIEW", phase=1, revision=revision, repeated=True)
+    assert await standing(relay, session) != revision
 
 
 async def test_one_key_at_the_same_moment_is_one_decision_and_no_error(relay: Relay):

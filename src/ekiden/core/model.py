@@ -128,10 +128,10 @@ class Review:
 class Reviewed:
     """What a decision did."""
 
-    status: str  # of the session afterwards
-    phase: int
+    status: str  # of the session afterwards; of a repeated one: now
+    phase: int  # where the session is; of a repeated one: that it was about
     missing: int = 0  # approvals still needed
-    revision: int | None = None  # that an edit has made
+    revision: int | None = None  # that was approved, or that an edit has made
     stale: tuple[int, ...] = ()  # later phases that will run again
     kept: tuple[int, ...] = ()  # later phases whose output still holds
     repeated: bool = False  # it was taken before, under the same key

@@ -47,16 +47,18 @@ class Reviews:
                 f"{review.actor!r} is what approves by itself; use another name.",
                 [RESERVED_NAME],
             )
-        if await self._taken(session_id, review):
-            return await self._repeated(session_id)
+        if (taken := await self._taken(session_id, review)) is not None:
+            return taken
         try:
             return await self._decide(session_id, review)
         except (Conflict, DatabaseError) as error:
             # The same key was used beside us, and is why the state is another one.
             unique = isinstance(error.__cause__, asyncpg.UniqueViolationError)
-            if (unique or isinstance(error, Conflict)) and await self._taken(session_id, review):
-                return await self._repeated(session_id)
-            raise
+            if not unique and not isinstance(error, Conflict):
+                raise
+            if (taken := await self._taken(session_id, review)) is None:
+                raise
+            return taken
 
     async def _decide(self, session_id: str, review: Review) -> Reviewed:
         """Look and decide under the session's lock.
@@ -80,30 +82,24 @@ class Reviews:
             failpoint.reach("review.after")
         return done
 
-    async def _taken(self, session_id: str, review: Review) -> bool:
-        """Whether this decision was taken already under its key.
+    async def _taken(self, session_id: str, review: Review) -> Reviewed | None:
+        """Return what this decision did if it was taken already under its key.
 
         Raises:
             Conflict: the key stands for another decision.
         """
         if review.key is None:
-            return False
+            return None
         with translated(self._dsn):
             row = await self._pool.fetchrow(sql("review_by_key"), review.key)
         if row is None:
-            return False
+            return None
         same = (row["session_id"], row["verb"]) == (session_id, review.verb)
         # What an older version of Ekiden has taken is known by its verb alone.
         if not same or row["asked"] not in {None, review.digest()}:
             raise Conflict("This Idempotency-Key was used for another decision.")
-        return True
-
-    async def _repeated(self, session_id: str) -> Reviewed:
-        with translated(self._dsn):
-            row = await self._pool.fetchrow(sql("look_at_gate"), session_id)
-        assert row is not None
         return Reviewed(
-            status=row["status"], phase=row["phase"], revision=row["revision"], repeated=True
+            status=row["status"], phase=row["phase"], revision=row["revision_id"], repeated=True
         )
 
     # -- what people look at ------------------------------------------------------------------

@@ -3,8 +3,10 @@
 -- their tasks.
 
 -- name: review_by_key
--- The review an idempotency key stands for, if it was taken already.
-SELECT session_id::text, verb, asked FROM ekiden.reviews WHERE idempotency_key = $1;
+-- The review an idempotency key stands for, if it was taken already, and how its session is now.
+SELECT r.session_id::text, r.verb, r.asked, r.phase, r.revision_id, s.status
+FROM ekiden.reviews r JOIN ekiden.sessions s ON s.id = r.session_id
+WHERE r.idempotency_key = $1;
 
 -- name: keep_asked
 -- Keeps with the review of an idempotency key what it came with.
