@@ -46,13 +46,20 @@ async def analyze(relay: Relay) -> None:
 
 
 async def plan_of(
-    connection: asyncpg.Connection, query: str, arguments: str, mode: str = "force_generic_plan"
+    connection: asyncpg.Connection,
+    query: str,
+    arguments: str,
+    mode: str = "force_generic_plan",
+    *,
+    analyze: bool = False,
 ) -> list[Plan]:
-    """Return the nodes of a query's plan."""
+    """Return the nodes of a query's plan; with ``analyze``, once it has run."""
     await connection.execute(f"SET plan_cache_mode = {mode}")
     await connection.execute(f"PREPARE asked AS {sql(query)}")
     try:
-        explained = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE asked({arguments})")
+        explained = await connection.fetchval(
+            f"EXPLAIN (FORMAT JSON, ANALYZE {analyze}) EXECUTE asked({arguments})"
+        )
     finally:
         await connection.execute("DEALLOCATE asked")
     return list(nodes_of(json.loads(explained)[0]["Plan"]))
@@ -150,6 +157,36 @@ async def test_who_approved_an_output_is_found_by_it(relay: Relay, query: str):
     nodes = await plan_of(relay.connection, query, f"'{uuid4()}'")
     assert "reviews_of_revision" in indexes(nodes)
     assert scanned_whole(nodes) & {"reviews", "revisions"} == set()
+
+
+async def test_a_beat_does_not_look_into_sessions(relay: Relay):
+    """However many there are and whoever holds them: it has 5 s, or the lease is lost."""
+    nodes = await plan_of(relay.connection, "heartbeat", "1, '1m', 0, 'ALIVE', '{1}', '{1}', '{1}'")
+    assert "sessions" not in {n.get("Relation Name") for n in nodes}
+
+
+LOOKS = {"dead_workers": "'2 days'", "rescue_tasks": "'{1}', 3, '2 days'"}
+
+
+@pytest.mark.parametrize("query", LOOKS)
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+async def test_a_look_for_the_dead_passes_by_all_that_is_finished(
+    relay: Relay, query: str, mode: str
+):
+    await fill(relay)
+    await analyze(relay)
+    nodes = await plan_of(relay.connection, query, LOOKS[query], mode, analyze=True)
+    assert "api_tasks_of_session" in indexes(nodes)
+    assert "api_tasks" not in scanned_whole(nodes)
+
+    await relay.connection.execute(
+        "UPDATE ekiden.sessions "
+        "SET status = 'FAILED', error = '{}', updated_at = now() - interval '3 days'"
+    )
+    nodes = await plan_of(relay.connection, query, LOOKS[query], mode, analyze=True)
+    looked = [n for n in nodes if n.get("Index Name") == "api_tasks_of_session"]
+    assert looked
+    assert {n["Actual Loops"] for n in looked} == {0}, "FAILED for long: nothing runs there"
 
 
 async def test_most_completions_stay_on_their_page(relay: Relay):

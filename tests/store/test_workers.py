@@ -8,7 +8,7 @@ import pytest
 
 from ekiden.core.retry import MAX_DEATHS
 from ekiden.store.connection import connect
-from ekiden.store.workers import take_life_sign
+from ekiden.store.workers import LONGEST_AFTER_FAILURE, take_life_sign
 from tests.store.helpers import ERROR, LEASE, NOON, Relay, advance, open_relay, second, until
 
 
@@ -105,25 +105,6 @@ async def test_a_zombies_late_result_is_refused(relay: Relay):
     await relay.complete(advance(again))
 
 
-async def test_what_a_worker_that_is_gone_left_behind_is_seen_at_a_full_look(relay: Relay):
-    """A claim that was on its way when its worker was given up."""
-    gone = await relay.new_worker()
-    await relay.claim(await relay.session(), worker=gone)
-    await relay.workers.stop(gone)
-
-    async def deaths(*, full_look: bool) -> bool:
-        beat = await relay.workers.beat(
-            relay.worker, lease=LEASE, busy=0, state="ALIVE", full_look=full_look
-        )
-        return beat.deaths
-
-    assert not await deaths(full_look=False)
-    assert await deaths(full_look=True)
-    assert await relay.workers.dead() == {gone: True}
-    assert await rescue(relay, gone) == 1
-    assert not await deaths(full_look=True)
-
-
 async def test_a_rescue_takes_only_what_the_dead_worker_held(relay: Relay):
     dead = await relay.new_worker()
     mine, theirs = await relay.executing(2)
@@ -188,3 +169,39 @@ async def test_a_task_left_on_a_worker_that_is_gone_makes_it_dead_again(relay: R
     assert await rescue(relay, gone) == 1
     assert await relay.workers.dead() == {}
     assert await relay.task(task.id) == "QUEUED"
+
+
+async def test_what_still_ran_when_its_session_failed_is_rescued(relay: Relay):
+    one, two = await relay.executing(2)
+    await relay.tasks.fail(one, ERROR)
+    assert await rescue(relay, relay.worker) == 1
+    assert await relay.task(two.id) == "QUEUED"
+
+
+async def test_a_session_that_failed_long_ago_is_looked_into_once_it_runs_again(relay: Relay):
+    one, two = await relay.executing(2)
+    await relay.tasks.fail(one, ERROR)
+    await relay.workers.stop(relay.worker)
+    assert await relay.workers.dead() == {relay.worker: True}
+    ago = LONGEST_AFTER_FAILURE + timedelta(seconds=1)
+    await relay.connection.execute(
+        "UPDATE ekiden.sessions SET updated_at = now() - $1::interval", ago
+    )
+    assert await relay.workers.dead() == {}
+    assert await rescue(relay, relay.worker) == 0
+    await relay.sessions.resume(one.session_id, actor="me")
+    assert await relay.workers.dead() == {relay.worker: True}
+    assert await rescue(relay, relay.worker) == 1
+    assert await relay.task(two.id) == "QUEUED"
+
+
+async def test_a_worker_that_died_long_ago_is_rescued_from_what_failed_then(relay: Relay):
+    one, two = await relay.executing(2)
+    await relay.tasks.fail(one, ERROR)
+    ago = LONGEST_AFTER_FAILURE + timedelta(days=9)
+    await relay.connection.execute(
+        "UPDATE ekiden.sessions SET updated_at = now() - $1::interval", ago
+    )
+    await relay.connection.execute("UPDATE ekiden.workers SET seen_at = now() - $1::interval", ago)
+    assert await rescue(relay, relay.worker) == 1
+    assert await relay.task(two.id) == "QUEUED"

@@ -17,6 +17,7 @@ from ekiden.store.doorbell import LOOK_AT_EVERYTHING, Doorbell
 from ekiden.store.tasks import Tasks
 from ekiden.store.workers import Workers
 from ekiden.worker import heart as heart_module
+from tests.recovery.load import control
 from tests.worker.child import slow
 from tests.worker.network import between
 from tests.worker.relay import QUICK, House, one_step, sums, working
@@ -128,6 +129,74 @@ async def test_a_worker_that_cannot_renew_stops_its_steps_before_its_lease_ends(
             await house.until(session)
 
 
+async def elsewhere(workers: Workers, lease: timedelta) -> tuple[int, int]:
+    """A flow that no worker of a test knows, and a worker that is said to."""
+    flow = await workers.register_flow(
+        name="other", version="1", title="", phases=[{"steps": ["THINK"]}], input_schema={}
+    )
+    worker = await workers.register(
+        software="0", model="none", flow_ids=[flow], capacity=1, lease=lease
+    )
+    return flow, worker
+
+
+async def test_a_look_around_that_cannot_end_costs_no_beat_and_is_tried_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heart_module, "FULL_LOOK", 0.1)
+    monkeypatch.setattr(heart_module, "_LOOK", 0.2)
+    lease = timedelta(seconds=2)
+    workers, tasks = Workers(house.pool, house.dsn), Tasks(house.pool, house.dsn)
+    beats: set[object] = set()
+
+    async def three_leases_have_passed() -> bool:
+        beats.add(await house.pool.fetchval("SELECT seen_at FROM ekiden.workers"))
+        return len(beats) > 3 * 5
+
+    async with working(house.dsn, sums(), lease=lease) as worker, control(house.dsn) as other:
+        first = worker.id
+        async with other.transaction():
+            await other.execute("LOCK TABLE ekiden.sessions IN ACCESS EXCLUSIVE MODE")
+            await until(three_leases_have_passed, 30)
+        assert worker.id == first
+        await house.until(await house.begin("sums", AUTO))
+
+        flow, gone = await elsewhere(workers, lease)
+        session = await house.begin("other")
+        (task,) = await tasks.claim(gone, [flow], 1)
+        await workers.stop(gone)
+
+        async def rescued() -> bool:
+            return await house.outcomes(session, task.id) == ["LOST"]
+
+        await until(rescued)
+
+
+async def test_what_the_dead_had_on_its_way_is_found_soon_after_a_rescue(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each rescue here is too soon; the beats ask for one look at most, as all are gone by then."""
+    monkeypatch.setattr(heart_module, "LATER_LOOK", 0.1)
+    workers, rescue = Workers(house.pool, house.dsn), Workers.rescue
+    await elsewhere(workers, timedelta(0))
+    flow, gone = await elsewhere(workers, timedelta(hours=1))
+    session = await house.begin("other")
+    (task,) = await house.sessions.tasks(session)
+
+    async def rescue_too_soon(self: Workers, *dead: Any, **known: Any) -> int:
+        found = await rescue(self, *dead, **known)
+        await Tasks(self._pool, house.dsn).claim(gone, [flow], 1)  # in the heart's thread
+        await self.stop(gone)
+        return found
+
+    async def rescued() -> bool:
+        return await house.outcomes(session, task.id) == ["LOST"] * 3
+
+    monkeypatch.setattr(Workers, "rescue", rescue_too_soon)
+    async with working(house.dsn, sums()):
+        await until(rescued)
+
+
 async def test_cancel_stops_the_call_that_runs(house: House) -> None:
     started, stopped = asyncio.Event(), asyncio.Event()
 
@@ -202,12 +271,13 @@ async def test_a_half_open_socket_is_noticed_and_nothing_is_missed(
 async def test_an_idle_worker_asks_next_to_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every statement of the worker's backends is seen, with its looks and beats much faster.
+    """Every statement of the worker's backends is seen, with its beats ten times as fast.
 
     Ended ones are counted: while one runs, its start is first that of Bind, then that of Execute.
     """
+    look = 3  # transactions at most: a connection, and what it asks
+    assert 1 / heart_module.BEAT + look / heart_module.FULL_LOOK <= 0.1
     monkeypatch.setattr(heart_module, "BEAT", 1.2)
-    monkeypatch.setattr(heart_module, "FULL_LOOK", 2.0)
     asked: set[tuple[int, object, str]] = set()
     async with working(house.dsn, sums()):
         await asyncio.sleep(2)  # the start is not idleness

@@ -15,6 +15,12 @@ import orjson
 from ekiden.store.connection import translated
 from ekiden.store.queries import sql
 
+# FAILED sessions stay for good, so those that FAILED this long before a worker was last seen are
+# not looked into for what it held. What runs there was claimed before its session FAILED, and an
+# attempt ends within a day (WORKER_TIMEOUT). All but an item of a fan-out that waited on in the
+# queue: nobody misses it before its session runs again, and then it is looked into.
+LONGEST_AFTER_FAILURE = timedelta(days=2)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
@@ -22,7 +28,7 @@ class Beat:
 
     alive: bool  # False: it was declared lost and holds nothing any more
     due: bool  # a task of its flows waits in the queue
-    deaths: bool  # a peer seems to be dead, or left a task behind
+    deaths: bool  # a peer seems to be dead
     neighbour: int | None  # the peer whose life sign it shall wait on
     cancelled: dict[int, int]  # attempts it runs whose tasks a person cancelled
 
@@ -82,7 +88,6 @@ class Workers:
         state: str,
         flow_ids: Sequence[int] = (),
         running: Mapping[int, int] | None = None,
-        full_look: bool = False,
     ) -> Beat:
         """Give a sign of life and hear what this worker should know.
 
@@ -93,15 +98,13 @@ class Workers:
             state: ALIVE or DRAINING.
             flow_ids: the flows it claims.
             running: the attempts it runs, their numbers by task id.
-            full_look: whether to look for tasks of workers that are gone, too.
         """
         ids = list(running or ())
         numbers = list((running or {}).values())
         with translated(self._dsn):
             row = await self._pool.fetchrow(
-                sql("heartbeat"), worker_id, lease, busy, state, list(flow_ids), ids, numbers,
-                full_look,
-            )  # fmt: skip
+                sql("heartbeat"), worker_id, lease, busy, state, list(flow_ids), ids, numbers
+            )
         assert row is not None
         cancelled = {id_: (running or {})[id_] for id_ in row["cancelled"]}
         return Beat(
@@ -117,13 +120,16 @@ class Workers:
     async def dead(self) -> dict[int, bool]:
         """Return dead workers, and whether that is certain (lease over) or suspected."""
         with translated(self._dsn):
-            rows = await self._pool.fetch(sql("dead_workers"))
+            rows = await self._pool.fetch(sql("dead_workers"), LONGEST_AFTER_FAILURE)
         return {row["id"]: row["certain"] for row in rows}
 
     async def rescue(self, worker_ids: Sequence[int], *, max_deaths: int) -> int:
         """Declare workers lost, queue what they held, and return how many tasks that were."""
         with translated(self._dsn):
-            return len(await self._pool.fetch(sql("rescue_tasks"), worker_ids, max_deaths))
+            rows = await self._pool.fetch(
+                sql("rescue_tasks"), worker_ids, max_deaths, LONGEST_AFTER_FAILURE
+            )
+        return len(rows)
 
     async def ring(self) -> None:
         """Ring the bell of the queue."""

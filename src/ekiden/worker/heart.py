@@ -3,7 +3,8 @@
 A step that blocks the event loop must not look like a dead worker, so none of this runs there. The
 thread has two connections: one beats (renews the lease, asks what is new) and holds the life sign;
 the other waits on the life sign of a neighbour, in a ring over all workers, and rescues what the
-neighbour held when it is gone.
+neighbour held when it is gone. A look around for all that are dead has a third one for as long as
+it lasts: it may take its time, and no beat waits for it.
 
 A worker that cannot beat stops its steps shortly before its lease ends: from then on a peer may
 run them.
@@ -26,11 +27,12 @@ from ekiden import telemetry
 from ekiden.errors import DatabaseError
 from ekiden.store.connection import UNREACHABLE, connect
 from ekiden.store.workers import Beat, Workers, take_life_sign, wait_for_death
-from ekiden.worker.rescuer import FULL_LOOK, SECOND_LOOK, Rescuer
+from ekiden.worker.rescuer import FULL_LOOK, LATER_LOOK, SECOND_LOOK, Rescuer
 
 BEAT = 12.0  # seconds between beats at most; an idle worker stays under 0.1 transactions a second
 WATCH = 30  # seconds that one wait on a neighbour lasts, and its snapshot
 _ANSWER = 5.0  # seconds in which a beat must be answered
+_LOOK = 60.0  # seconds that each statement of a look around may take
 _SETTLING = 10.0  # seconds after our own connection broke, in which a peer's may just be back later
 _MAX_PAUSE = 2.0
 _TROUBLE = (DatabaseError, asyncpg.PostgresError, *UNREACHABLE)
@@ -141,15 +143,11 @@ class Heart:
 
     async def _beat(self) -> None:
         pause = 0.05
-        full_look_at = 0.0
         while True:
             self._wake.clear()
             try:
-                full_look = monotonic() > full_look_at
                 async with asyncio.timeout(_ANSWER):
-                    beat = await self._ask(await self._connected(), full_look=full_look)
-                if full_look:
-                    full_look_at = monotonic() + FULL_LOOK
+                    beat = await self._ask(await self._connected())
                 pause, wait = 0.05, self._every
                 self._tell(self._on_beat, beat)
                 if beat.deaths:
@@ -167,7 +165,7 @@ class Heart:
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
 
-    async def _ask(self, connection: asyncpg.Connection, *, full_look: bool) -> Beat:
+    async def _ask(self, connection: asyncpg.Connection) -> Beat:
         pulse = self._pulse()
         asked = monotonic()
         if self._sign != pulse.worker_id:
@@ -182,7 +180,6 @@ class Heart:
             state=pulse.state,
             flow_ids=pulse.flow_ids,
             running=pulse.running,
-            full_look=full_look,
         )
         # From when we asked: PostgreSQL counts from later, so ours ends first.
         self._good_until = asked + self._lease.total_seconds()
@@ -266,26 +263,32 @@ class Heart:
             await asyncio.gather(waiting, moved, return_exceptions=True)
 
     async def _look_around(self) -> None:
-        """Look for the dead when a beat saw one."""
+        """Look for the dead and what they left: at first, now and then, and when a beat saw one."""
+        # PostgreSQL would go on with a statement that nobody waits for any more.
+        settings = {"statement_timeout": f"{_LOOK:g}s"}
         while True:
-            await self._suspicion.wait()
             self._suspicion.clear()
             try:
-                connection = await connect(self._address)
+                connection = await connect(self._address, settings=settings)
                 try:
                     await self._rescue(connection)
                 finally:
                     connection.terminate()
             except _TROUBLE as error:
-                telemetry.emit("database_lost", error=str(error), next_try_s=self._every)
+                telemetry.emit("database_lost", error=str(error), next_try_s=FULL_LOOK)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FULL_LOOK):
+                    await self._suspicion.wait()
 
     async def _rescue(self, connection: asyncpg.Connection) -> None:
         own = self._pulse().worker_id
         # When PostgreSQL itself went away so did every life sign; give the others time to be back.
         patience = max(SECOND_LOOK, self._settled_at - monotonic())
         rescuer = Rescuer(Workers(connection, self._address), own_id=lambda: own)
-        async with asyncio.timeout(patience + 60):
-            await rescuer.look(patience)
+        async with asyncio.timeout(patience + _LOOK):
+            if await rescuer.look(patience):
+                # What was on its way when they died may have handed on to them since.
+                asyncio.get_running_loop().call_later(LATER_LOOK, self._suspicion.set)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -15,7 +15,8 @@ from ekiden import failpoint, telemetry
 from ekiden.core.retry import MAX_DEATHS
 from ekiden.store.workers import Workers
 
-FULL_LOOK = 80.0  # seconds between looks that nothing asked for
+FULL_LOOK = 240.0  # seconds between looks that nothing asked for
+LATER_LOOK = 5.0  # seconds after a rescue until the next look
 SECOND_LOOK = 0.3  # seconds until a suspicion is looked at again: time enough to connect again
 
 
@@ -27,7 +28,7 @@ class Rescuer:
         self._own_id = own_id
 
     async def look(self, patience: float = SECOND_LOOK) -> int:
-        """Rescue the tasks of workers that are dead now; return how many tasks that were.
+        """Rescue the tasks of workers that are dead now; return how many workers that were.
 
         Args:
             patience: seconds that a worker without a life sign gets to be back.
@@ -44,4 +45,4 @@ class Rescuer:
         failpoint.reach_soon("rescue.sent")
         tasks = await self._workers.rescue(list(dead), max_deaths=MAX_DEATHS)
         telemetry.emit("tasks_rescued", workers=list(dead), tasks=tasks)
-        return tasks
+        return len(dead)

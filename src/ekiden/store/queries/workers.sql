@@ -59,12 +59,11 @@ SELECT pg_advisory_unlock_shared(hashtext('ekiden'), ($1::bigint % 2147483647)::
 -- name: heartbeat
 -- A worker's sign of life, and what it should know, in one transaction: it is all that an idle
 -- worker asks. $1 worker, $2 lease, $3 busy, $4 state, $5 its flows, $6 and $7 the tasks it runs and
--- their attempts, $8 whether it is time for a full look. Rings the worker's own bell, which proves
--- that its listener hears.
+-- their attempts. Rings the worker's own bell, which proves that its listener hears. Nothing here may
+-- grow with what there is: a beat that takes too long costs the lease.
 --   alive     false: it was declared lost meanwhile and must drop everything
 --   due       a task waits that nobody claimed: its bell was lost
---   deaths    a peer's lease is over or its life sign is gone; with $8 also: one that is gone holds a
---             task all the same. That walks all sessions that can have tasks, so it is asked rarely
+--   deaths    a peer's lease is over or its life sign is gone
 --   neighbour the peer whose life sign this worker waits on: the next older, else the newest: a ring
 --   cancelled those of its tasks that a person cancelled. Not those a peer took over: their calls
 --             are paid for, so their answers shall still reach the ledger
@@ -86,12 +85,7 @@ SELECT EXISTS (SELECT FROM beaten) AS alive,
                              AND k.database = (SELECT oid FROM pg_database
                                                WHERE datname = current_database())
                              AND k.classid = (hashtext('ekiden')::bigint & 4294967295)::oid
-                             AND k.objid = (w.id % 2147483647)::oid)))
-       OR $8 AND EXISTS (SELECT FROM ekiden.sessions s
-                         JOIN ekiden.api_tasks t ON t.session_id = s.id AND t.status = 'RUNNING'
-                         JOIN ekiden.workers w ON w.id = t.worker_id
-                                               AND w.state IN ('STOPPED', 'LOST')
-                         WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED')) AS deaths,
+                             AND k.objid = (w.id % 2147483647)::oid))) AS deaths,
        (SELECT w.id FROM ekiden.workers w
         WHERE w.state IN ('ALIVE', 'DRAINING') AND w.life_sign AND w.id <> $1
         ORDER BY w.id > $1, w.id DESC LIMIT 1) AS neighbour,
@@ -117,7 +111,7 @@ ORDER BY id;
 -- Workers whose lease is over (certain), or whose life sign is gone (suspected: a worker that is
 -- just connecting again has none either, so the caller looks twice before it believes it). And those
 -- that are gone and hold a task all the same: a claim or a commit of theirs that was on its way when
--- they were given up.
+-- they were given up. That looks into every session that can have one; $1: LONGEST_AFTER_FAILURE.
 SELECT w.id, w.lease_until <= ekiden.now() AS certain
 FROM ekiden.workers w
 WHERE w.state IN ('ALIVE', 'DRAINING')
@@ -131,21 +125,29 @@ WHERE w.state IN ('ALIVE', 'DRAINING')
 UNION
 SELECT w.id, true
 FROM ekiden.sessions s
-JOIN ekiden.api_tasks t ON t.session_id = s.id AND t.status = 'RUNNING'
+CROSS JOIN LATERAL (
+    SELECT t.worker_id FROM ekiden.api_tasks t WHERE t.session_id = s.id AND t.status = 'RUNNING'
+    OFFSET 0  -- session by session: with statistics of an idle hour it would be a scan of all tasks
+) AS t
 JOIN ekiden.workers w ON w.id = t.worker_id AND w.state IN ('STOPPED', 'LOST')
-WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED');
+WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED')
+  AND (s.status <> 'FAILED' OR s.updated_at > (SELECT ekiden.now() - $1::interval));
 
 -- name: rescue_tasks
 -- Declares these workers lost and takes over what they held. Each rescue is a new attempt; a task
 -- that took $2 workers with it since it last FAILED is parked as FAILED, with its session. Its budget
--- is no measure of that: a worker that gives it back in between moves it.
+-- is no measure of that: a worker that gives it back in between moves it. $3: LONGEST_AFTER_FAILURE.
 -- Lock order: sessions by id, then their tasks; the worker rows only after, and they stay.
 WITH locked AS MATERIALIZED (
     -- Its status as it is once the lock is ours: someone may have paused it while we waited.
     SELECT s.id, s.status FROM ekiden.sessions s
     WHERE s.status IN ('RUNNING', 'PAUSED', 'FAILED')
+      AND (s.status <> 'FAILED'
+           OR s.updated_at > (SELECT min(seen_at) - $3::interval FROM ekiden.workers
+                              WHERE id = ANY ($1::bigint[])))
       AND EXISTS (SELECT FROM ekiden.api_tasks t WHERE t.session_id = s.id
-                  AND t.status = 'RUNNING' AND t.worker_id = ANY ($1::bigint[]))
+                  AND t.status = 'RUNNING' AND t.worker_id = ANY ($1::bigint[])
+                  OFFSET 0)  -- session by session, as above
     ORDER BY s.id FOR UPDATE
 ), orphans AS MATERIALIZED (
     SELECT t.id, l.status AS session_status,
@@ -156,8 +158,10 @@ WITH locked AS MATERIALIZED (
                                     AND (f.outcome = 'FAILED'
                                          OR f.outcome = 'LOST' AND f.retry_at IS NULL)))
              >= $2 AS poison
-    FROM locked l JOIN ekiden.api_tasks t ON t.session_id = l.id
-    WHERE t.status = 'RUNNING' AND t.worker_id = ANY ($1::bigint[])
+    FROM locked l
+    CROSS JOIN LATERAL (
+        SELECT t.id FROM ekiden.api_tasks t WHERE t.session_id = l.id
+        AND t.status = 'RUNNING' AND t.worker_id = ANY ($1::bigint[]) OFFSET 0) AS t
 ), rescued AS (
     UPDATE ekiden.api_tasks t
     SET status = CASE WHEN o.poison THEN 'FAILED' ELSE 'QUEUED' END,
@@ -168,7 +172,8 @@ WITH locked AS MATERIALIZED (
             'kind', 'Poison', 'retryable', false,
             'message', 'Its worker died each of the last ' || $2 || ' times. Parked.') END
     FROM orphans o
-    WHERE t.id = o.id AND t.status = 'RUNNING' AND t.worker_id = ANY ($1::bigint[])
+    WHERE t.id = ANY (ARRAY(SELECT id FROM orphans)) AND t.id = o.id
+      AND t.status = 'RUNNING' AND t.worker_id = ANY ($1::bigint[])
     RETURNING t.*
 ), history AS (
     INSERT INTO ekiden.attempts (task_id, number, worker_id, outcome, error, started_at,
