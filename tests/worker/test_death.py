@@ -13,9 +13,10 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from ekiden import Context
+from ekiden import Context, Flow
 from ekiden.core.model import ClaimedTask
 from ekiden.errors import ResultInvalid
+from ekiden.flows.registry import CompiledFlow
 from ekiden.store.tasks import Completion, Handoff, Tasks
 from ekiden.store.workers import Workers
 from ekiden.worker.committer import Committer
@@ -23,7 +24,7 @@ from ekiden.worker.rescuer import Rescuer
 from ekiden.worker.worker import Worker
 from tests.scripted import ScriptedProvider
 from tests.worker.child import slow
-from tests.worker.relay import QUICK, House, one_step, sums, working
+from tests.worker.relay import QUICK, Count, Doubled, House, Squares, one_step, sums, working
 
 AUTO = replace(QUICK, auto_phases=True)
 
@@ -159,6 +160,28 @@ async def test_a_worker_declared_lost_begins_anew_and_goes_on(house: House) -> N
                 await asyncio.sleep(0.01)
         session = await house.begin("sums", AUTO)
         await house.until(session)
+
+
+async def test_a_worker_that_begins_anew_leaves_the_newest_version_of_its_flow(
+    house: House,
+) -> None:
+    """As in the middle of a deployment: what is created then is for those that stay."""
+
+    one, two = [CompiledFlow(Flow("f", input=Count, phases=p)) for p in ([Squares], [Doubled])]
+    async with working(house.dsn, one) as worker, working(house.dsn, two):
+        first = worker.id
+        await house.pool.execute("UPDATE ekiden.workers SET state = 'LOST' WHERE id = $1", first)
+        worker._heart.beat_now()
+        async with asyncio.timeout(10):
+            while worker.id == first:
+                await asyncio.sleep(0.01)
+        session = await house.begin("f", start=False)
+    version = await house.pool.fetchval(
+        "SELECT f.version FROM ekiden.sessions s JOIN ekiden.flows f ON f.id = s.flow_id"
+        " WHERE s.id = $1",
+        session,
+    )
+    assert version == two.version != one.version
 
 
 async def test_a_rescue_waits_for_the_lease_of_a_worker_without_a_life_sign(house: House) -> None:

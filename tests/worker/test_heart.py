@@ -301,7 +301,7 @@ async def test_a_claim_that_is_answered_while_the_worker_begins_anew_is_run(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begins, claimed = asyncio.Event(), asyncio.Event()
-    claim, register = Tasks.claim, Workers.register_flow
+    claim, register = Tasks.claim, Workers.register
 
     async def claim_late(*arguments: Any) -> Any:
         tasks = await claim(*arguments)
@@ -324,7 +324,7 @@ async def test_a_claim_that_is_answered_while_the_worker_begins_anew_is_run(
     async with working(house.dsn, one_step(answers)) as worker:
         first = worker.id
         monkeypatch.setattr(Tasks, "claim", claim_late)
-        monkeypatch.setattr(Workers, "register_flow", register_slowly)
+        monkeypatch.setattr(Workers, "register", register_slowly)
         session = await house.begin("one", AUTO)
         await house.until(session)
 

@@ -127,6 +127,7 @@ class Worker:
         """
         async with AsyncExitStack() as stack:
             await self._set_up(stack)
+            await self._make_flows_known()
             await self._say_hello()
             self._doorbell = await stack.enter_async_context(Doorbell(self._listen_dsn))
             sessions = Sessions(self._pool, self._dsn())
@@ -201,8 +202,8 @@ class Worker:
             commits=self._committer.take_times,
         )
 
-    async def _say_hello(self) -> None:
-        # What is known stays known: this also runs when a worker begins anew, beside its claims.
+    async def _make_flows_known(self) -> None:
+        """Make the flows known as the newest: at the start only, for newer ones may come later."""
         for flow in self._flows:
             flow_id = await self._workers.register_flow(
                 name=flow.name,
@@ -213,6 +214,8 @@ class Worker:
                 output_schemas=flow.output_schemas,
             )
             self._flow_of[flow_id] = flow
+
+    async def _say_hello(self) -> None:
         self.id = await self._workers.register(
             software=__version__,
             model=self._model,
