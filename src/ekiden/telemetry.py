@@ -11,6 +11,7 @@ task and attempt, a flow's own lines too. Names, and the other fields:
     tasks_rescued       workers, tasks                     tasks of dead workers are queued again
     attempt_completed   (debug)                            a result was stored
     attempt_refused                                        a late result met its fence
+    commit_blocked      session, task, attempt, error      somebody holds its session; later again
     attempt_retried     error, retry_in_s                  it failed and will be tried again
     attempt_failed      error, reason                      it failed for good
     budget_reached      reason                             a call would exceed a budget; paused
@@ -53,6 +54,7 @@ _LEVELS = {
     "answer_repaired": logging.DEBUG,
     "attempt_completed": logging.DEBUG,
     "attempt_refused": logging.WARNING,
+    "commit_blocked": logging.WARNING,
     "attempt_retried": logging.WARNING,
     "attempt_failed": logging.ERROR,
     "database_lost": logging.WARNING,

@@ -9,21 +9,37 @@ import asyncpg
 import httpx2
 import pytest
 
+from ekiden import Context
 from ekiden.api.app import create_app
 from ekiden.api.settings import ApiSettings
 from ekiden.store.connection import open_pool
 from ekiden.store.doorbell import Doorbell
 from ekiden.store.sessions import Sessions
+from ekiden.worker import committer as committer_module
 from tests.recovery.load import (
+    AUTO,
     Heard,
     all_completed,
     begin,
     control,
+    eventually,
     outcomes,
     some_are_done,
     squares,
 )
-from tests.worker.relay import House, working
+from tests.store.helpers import someone_waits
+from tests.worker.relay import House, one_step, working
+from tests.worker.test_death import committing, completion
+
+
+async def some_refusals(heard: Heard, how_many: int) -> None:
+    """Wait until the worker has met that many more."""
+
+    def met() -> int:
+        return heard.count("database_lost") + heard.count("commit_blocked")
+
+    wanted = met() + how_many
+    await eventually(lambda: met() >= wanted, f"{wanted} refusals")
 
 
 @pytest.mark.parametrize("timeout", ["statement_timeout", "lock_timeout"])
@@ -39,7 +55,7 @@ async def test_a_timeout_of_the_server_is_waited_out(
             await some_are_done(house)
             async with connection.transaction():
                 await connection.execute("LOCK TABLE ekiden.api_tasks IN ACCESS EXCLUSIVE MODE")
-                await heard.until("database_lost", heard.count("database_lost") + 8)
+                await some_refusals(heard, 8)
             await all_completed(house, sessions)
     assert heard.count("attempt_failed") == 0
     assert set(await outcomes(house)) <= {"COMPLETED", "RELEASED"}
@@ -65,6 +81,86 @@ async def test_deadlocks_with_somebody_else_are_tried_again(house: House, heard:
     deadlocks = [f for event, f in heard.events if "deadlock" in f.get("error", "")]
     assert deadlocks
     assert heard.count("attempt_failed") == 0
+
+
+async def test_a_session_that_somebody_holds_does_not_stop_the_others(
+    house: House, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer_module, "LOCK", 0.2)
+    go, running = asyncio.Event(), set[str]()
+
+    async def waits(ctx: Context) -> str:
+        running.add(ctx.session_id)
+        await go.wait()
+        return "done"
+
+    async with working(house.dsn, one_step(waits)), control(house.dsn) as somebody:
+        held, *others = [await house.begin("one", AUTO) for _ in range(4)]
+        await eventually(lambda: len(running) == 4, "all of them to run")
+        async with somebody.transaction():
+            await somebody.execute("SELECT FROM ekiden.sessions WHERE id = $1 FOR UPDATE", held)
+            go.set()
+            for session in others:
+                await house.until(session)
+            await heard.until("commit_blocked", 3)
+            await house.until(await house.begin("one", AUTO))
+            assert (await house.sessions.progress(held))["status"] == "RUNNING"
+        await house.until(held)
+    assert set(await outcomes(house)) == {"COMPLETED"}
+    assert await outcomes(house) == {"COMPLETED": 2 * 5}
+
+
+async def test_what_a_client_that_is_gone_had_locked_is_free_again_soon(house: House) -> None:
+    async with open_pool(house.dsn) as pool:
+        assert await pool.fetchval("SHOW idle_in_transaction_session_timeout") == "30s"
+        ours = await pool.fetch("SELECT name FROM pg_settings WHERE source = 'client'")
+    keepalives = {f"tcp_keepalives_{what}" for what in ("idle", "interval", "count")}
+    assert keepalives <= {row["name"] for row in ours}
+
+
+async def test_a_lost_commit_that_goes_through_after_its_completion_was_put_back_is_settled(
+    house: House, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks while its statement waits for a lock, and PostgreSQL does not know."""
+    monkeypatch.setattr(committer_module, "LOCK", 600.0)
+    async with (
+        control(house.dsn) as somebody,
+        control(house.dsn) as looking,
+        committing(house) as (committer, (one, *_)),
+    ):
+        async with somebody.transaction():
+            await somebody.execute("SELECT FROM ekiden.sessions FOR UPDATE")
+            committed = committer.submit(completion(one))
+            await someone_waits(looking)
+            monkeypatch.setattr(committer_module, "LOCK", 0.1)
+            assert committer._connection is not None
+            committer._connection.terminate()
+            await heard.until("commit_blocked", 2)
+        following = await committed
+        assert following is not None
+        assert [task.step for task in following] == ["INTEGRATE"]
+    steps = await house.steps(one.session_id)
+    assert steps == [(1, "THINK", 0, "COMPLETED", 1), (1, "INTEGRATE", 0, "RUNNING", 1)]
+
+
+async def test_what_was_put_back_is_committed_before_the_committer_ends(
+    house: House, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer_module, "LOCK", 0.1)
+    async with control(house.dsn) as somebody, committing(house) as (committer, (one, two, _)):
+        async with somebody.transaction():
+            await somebody.execute(
+                "SELECT FROM ekiden.sessions WHERE id = $1 FOR UPDATE", one.session_id
+            )
+            blocked, other = committer.submit(completion(one)), committer.submit(completion(two))
+            assert await other
+            await heard.until("commit_blocked", 2)
+            closing = asyncio.create_task(committer.close())
+            await heard.until("commit_blocked", 4)
+            assert not closing.done()
+        await closing
+        assert await blocked
+    assert (await house.steps(one.session_id))[0] == (1, "THINK", 0, "COMPLETED", 1)
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
@@ -124,11 +220,11 @@ async def test_what_passes_by_itself_never_fails_a_step(
             sessions = await begin(house)
             await some_are_done(house)
             await connection.execute("INSERT INTO trouble VALUES (true)")
-            await heard.until("database_lost", heard.count("database_lost") + 6)
+            await some_refusals(heard, 6)
             await connection.execute("TRUNCATE trouble")
             await all_completed(house, sessions)
     assert heard.count("attempt_failed") == 0
-    assert heard.count("database_back") >= 1
+    assert heard.count("database_back") + heard.count("commit_blocked") >= 1
     assert set(await outcomes(house)) <= {"COMPLETED", "RELEASED"}
 
 

@@ -258,7 +258,7 @@ async def test_a_commit_whose_answer_was_lost_is_settled_by_its_token(house: Hou
     async with committing(house) as (committer, (one, *_)):
         send = committer._send
 
-        async def send_and_lose(handoff: object, batch: object, *, doubtful: bool) -> None:
+        async def send_and_lose(handoff: object, batch: object) -> None:
             committer._send = send  # type: ignore[method-assign]
             await handoff.complete(1, [c for c, _ in batch])  # type: ignore[attr-defined]
             raise ConnectionResetError("the answer was lost")

@@ -41,7 +41,8 @@ def pooled(dsn: str) -> Iterator[str]:
         f"auth_type=any\nauth_file={folder}/users\npool_mode=transaction\n"
         "default_pool_size=10\nignore_startup_parameters="
         "extra_float_digits,tcp_keepalives_idle,tcp_keepalives_interval,tcp_keepalives_count,"
-        "plan_cache_mode,lock_timeout,default_transaction_isolation,statement_timeout\n"
+        "plan_cache_mode,lock_timeout,default_transaction_isolation,"
+        "idle_in_transaction_session_timeout\n"
     )
     assert PGBOUNCER is not None
     command = [PGBOUNCER, "-q", str(folder / "ini")]

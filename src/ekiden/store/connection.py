@@ -54,6 +54,8 @@ _KEEPALIVES = {
     "tcp_keepalives_interval": "3",
     "tcp_keepalives_count": "3",
 }
+# Whose client is gone, or forgot it, holds its locks no longer than this.
+_LONGEST_IDLE = {"idle_in_transaction_session_timeout": "30s"}
 _READ_ONLY = ("default_transaction_read_only", "in_hot_standby")
 _HOST_TIMEOUT = 10.0  # seconds in which a server must take a connection
 
@@ -140,7 +142,7 @@ async def open_pool(
             max_size=size,
             command_timeout=POOL_TIMEOUT,
             max_inactive_connection_lifetime=300,
-            server_settings={**_SETTINGS, **(settings or {})},
+            server_settings={**_SETTINGS, **_KEEPALIVES, **_LONGEST_IDLE, **(settings or {})},
         )
     try:
         yield pool

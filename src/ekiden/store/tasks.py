@@ -36,6 +36,7 @@ class Completion:
     reads: str | None = None  # phases whose output was used, as an array literal
     drafts: list[tuple[str, str, str]] = field(default_factory=list)  # title, body, sources
     complaint: str | None = None  # of the gate's check
+    doubtful: bool = False  # a commit of it may have gone through: its answer was lost
 
     @property
     def follows(self) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ Adaptive and without a timer: an idle writer writes at once, a busy one writes m
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -33,6 +34,7 @@ class Batcher(Generic[I, O]):
         self._limit = limit
         self._name = name
         self._items: list[tuple[I, asyncio.Future[O]]] = []
+        self._put_back: deque[tuple[I, asyncio.Future[O]]] = deque()
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -52,6 +54,10 @@ class Batcher(Generic[I, O]):
         self._arrived.set()
         return future
 
+    def put_back(self, entry: tuple[I, asyncio.Future[O]]) -> None:
+        """Write an entry of a batch later: by itself, after what waits now."""
+        self._put_back.append(entry)
+
     async def close(self) -> None:
         """Write what is left, then stop."""
         self._closing = True
@@ -66,11 +72,14 @@ class Batcher(Generic[I, O]):
 
     async def _run(self) -> None:
         while True:
-            if not self._items:
+            if not (self._items or self._put_back):
                 if self._closing:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            batch, self._items = self._items[: self._limit], self._items[self._limit :]
-            await self._write(batch)
+            if self._items:
+                batch, self._items = self._items[: self._limit], self._items[self._limit :]
+                await self._write(batch)
+            if self._put_back:
+                await self._write([self._put_back.popleft()])

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
+from typing import Any
 
 import asyncpg
 
-from ekiden import failpoint
+from ekiden import failpoint, telemetry
 from ekiden.core.histogram import bucket_of
 from ekiden.core.model import ClaimedTask
 from ekiden.errors import DatabaseError, DatabaseUnreachable, EmbeddedServerError, ResultInvalid
@@ -27,6 +28,8 @@ from ekiden.worker.patience import Patience, patiently
 BATCH = 128  # of 256 sessions one half commits while the other half runs
 ANSWER = 30.0  # seconds in which a commit must be answered; then the connection is given up
 HALVE_AFTER = 3  # failed tries of a batch
+LOCK = 2.0  # seconds that a commit waits for a lock: all others of its batch wait with it
+_BLOCKED = 0.05  # seconds of rest where that is refused without a wait
 
 # What the committer answers: the tasks handed on to this worker, or None when the fence refused.
 Answer = list[ClaimedTask] | None
@@ -123,7 +126,10 @@ class Committer:
         # lean on statistics that change by the second.
         self._connection = await connect(
             self._dsn(),
-            settings={"plan_cache_mode": "force_generic_plan"},
+            settings={
+                "plan_cache_mode": "force_generic_plan",
+                "lock_timeout": f"{LOCK * 1000:.0f}ms",
+            },
             command_timeout=ANSWER,
         )
         handoff = Handoff(self._connection)
@@ -135,18 +141,13 @@ class Committer:
     async def _commit(self, batch: list[_Entry]) -> None:
         """Commit a batch and resolve every future; log what is no fault of the batch, and wait."""
         patience = Patience()
-        await self._commit_or_halve(batch, patience, doubtful=False)
+        await self._commit_or_halve(batch, patience)
         patience.over()
 
-    async def _commit_or_halve(
-        self, batch: list[_Entry], patience: Patience, *, doubtful: bool
-    ) -> None:
-        """Commit a batch, however long the database takes to be there.
+    async def _commit_or_halve(self, batch: list[_Entry], patience: Patience) -> None:
+        """Commit a batch, however long the database takes to be there; count what goes wrong.
 
-        Args:
-            batch: what to commit.
-            patience: counts what went wrong.
-            doubtful: whether a commit of it may be on its way already.
+        A completion whose session somebody holds is put back, and the others go on.
         """
         tries = 0
         while batch:
@@ -155,21 +156,29 @@ class Committer:
                     await self._open()
                     batch = await self._settle(batch)
                     continue
-                await self._send(self._handoff, batch, doubtful=doubtful)
+                await self._send(self._handoff, batch)
+                return
+            except asyncpg.LockNotAvailableError as error:
+                if len(batch) > 1:
+                    batch = await self._commit_half(batch, patience)
+                    continue
+                telemetry.emit("commit_blocked", error=str(error), **_where(batch[0]))
+                await asyncio.sleep(_BLOCKED)
+                self._batcher.put_back(batch[0])
                 return
             except TRANSIENT as error:
                 trouble: Exception = error  # nothing was committed; the same again
             except (*UNREACHABLE, DatabaseUnreachable, EmbeddedServerError) as error:
                 # Whether it was committed is unknown until we can ask.
-                trouble, self._handoff, doubtful = error, None, True
+                trouble, self._handoff = error, None
+                for completion, _ in batch:
+                    completion.doubtful = True
             except (asyncpg.PostgresError, DatabaseError) as error:
                 if len(batch) == 1:
                     _refuse(batch[0], error)
                     return
                 # One result that PostgreSQL refuses must not take its batch along.
-                half = len(batch) // 2
-                await self._commit_or_halve(batch[:half], patience, doubtful=doubtful)
-                batch = batch[half:]
+                batch = await self._commit_half(batch, patience)
                 continue
             except Exception as error:  # noqa: BLE001 - a future left open would hang its session
                 _fail(batch, error)
@@ -178,11 +187,15 @@ class Committer:
             tries += 1
             if tries % HALVE_AFTER == 0 and len(batch) > 1:
                 # It may be too much for a timeout; alone each has the best chance.
-                half = len(batch) // 2
-                await self._commit_or_halve(batch[:half], patience, doubtful=doubtful)
-                batch = batch[half:]
+                batch = await self._commit_half(batch, patience)
 
-    async def _send(self, handoff: Handoff, batch: list[_Entry], *, doubtful: bool) -> None:
+    async def _commit_half(self, batch: list[_Entry], patience: Patience) -> list[_Entry]:
+        """Commit the first half of a batch by itself and return the other."""
+        half = len(batch) // 2
+        await self._commit_or_halve(batch[:half], patience)
+        return batch[half:]
+
+    async def _send(self, handoff: Handoff, batch: list[_Entry]) -> None:
         for completion, future in batch:
             # Each of them: the one that is waited for may be in the middle of a batch.
             failpoint.reach_soon("commit.sent", completion.task.step, completion.task.phase)
@@ -199,7 +212,7 @@ class Committer:
             asyncio.get_running_loop().call_soon(self._tell_all, batch, handed)
             return
         self._tell(batch, handed)
-        if refused and doubtful:
+        if any(completion.doubtful for completion, _ in refused):
             # The lost commit may have gone through while we asked: then its token is our own.
             refused = await self._settle(refused)
         for _, future in refused:
@@ -252,6 +265,11 @@ class Committer:
         for task in tasks:
             await patiently(partial(self._tasks.release, task), refusals=None)
             self._left_queued()
+
+
+def _where(entry: _Entry) -> dict[str, Any]:
+    task = entry[0].task
+    return {"session": task.session_id, "task": task.id, "attempt": task.attempt}
 
 
 def _fail(batch: list[_Entry], error: Exception) -> None:
