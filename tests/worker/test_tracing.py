@@ -128,7 +128,7 @@ async def test_the_environment_turns_it_on(house: House, monkeypatch: pytest.Mon
 def test_without_the_extra_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(SettingsError, match=r"pip install 'ekiden\[otel\]'"):
+    with pytest.raises(SettingsError, match=r"extra 'otel': pip install '\S+\[otel\]'"):
         tracing.set_up()
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT")
     assert not tracing.set_up()
