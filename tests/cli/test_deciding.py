@@ -128,8 +128,9 @@ async def test_webhooks_are_added_listed_and_stopped(program: Program) -> None:
 class Terminal:
     """A person at a terminal: reads what is shown, types lines."""
 
-    def __init__(self, program: Program, *words: str) -> None:
+    def __init__(self, program: Program, *words: str, ahead: str = "") -> None:
         self._outer, inner = pty.openpty()
+        os.write(self._outer, ahead.encode())  # typed before anything runs
         self.process = subprocess.Popen(
             [str(Path(sys.executable).with_name("ekiden")), *words],
             cwd=program.folder, env=program.environment | {"TERM": "dumb", "COLUMNS": "100"},
@@ -196,6 +197,7 @@ def test_at_a_gate_a_person_edits_sends_back_goes_back_and_approves(
     terminal.says("From which step")
     terminal.types("integrate")
     terminal.says("Phase 1 would run again.")
+    terminal.says("Do it?")
     terminal.types("y")
     terminal.says("Gate 1 of 1: Collect numbers")
     terminal.says("[q]uit:")
@@ -206,6 +208,29 @@ def test_at_a_gate_a_person_edits_sends_back_goes_back_and_approves(
     terminal.says("double: 42")
     assert terminal.end() == 0
     assert "total: must be a whole number" in editor.with_suffix(".seen").read_text()
+
+
+def test_what_is_typed_before_a_gate_is_seen_does_not_pass_it(program: Program) -> None:
+    terminal = Terminal(program, "run", "toy", "--flow", TOY, "--name", "x", ahead="a\napprove\na")
+    terminal.says("[q]uit:")
+    terminal.types("r")
+    terminal.says("What should be different?")
+    terminal.types("fewer numbers\na\napprove")  # pasted: the note is its first line
+    terminal.says("Gate 1 of 1: Collect numbers")
+    terminal.says("[q]uit:")
+    terminal.types("q")
+    assert terminal.end() == 3
+
+
+def test_an_answer_is_a_letter_or_its_whole_word(program: Program) -> None:
+    terminal = Terminal(program, "run", "toy", "--flow", TOY, "--name", "x")
+    for no_answer in ("and shorter", "aa", "approved", "yes", ""):
+        terminal.says("[q]uit:")
+        terminal.types(no_answer)
+    terminal.says("[q]uit:")
+    terminal.types("Approve")
+    terminal.says("double: 28")
+    assert terminal.end() == 0
 
 
 def test_leaving_a_gate_says_how_to_go_on(program: Program) -> None:
@@ -223,6 +248,7 @@ def test_held_steps_are_started_one_by_one(program: Program) -> None:
     for step in ("EXECUTE", "INTEGRATE"):
         terminal.says(f"Start phase 1 {step}?")
         terminal.types("y")
+    terminal.says("Gate 1 of 1: Collect numbers")
     terminal.says("[q]uit:")
     terminal.types("q")
     assert terminal.end() == 3

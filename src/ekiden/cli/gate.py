@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import pydoc
+import re
 import sys
+import termios
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -25,6 +27,8 @@ _AT_GATE = (
     "[a]pprove, [e]dit, [r]eject with a note, [g]o back and run again, "
     "[o]pen the whole output, [q]uit: "
 )
+_OFFERED = re.compile(r"\[(\w)\](\w*)")  # an answer in a question: its letter, and the rest of it
+_NOTE = "What should be different? (one line; empty: nothing) "
 # Refusals that no second try mends: the gate is for somebody else.
 _FOR_OTHERS = frozenset({"not-an-approver", "four-eyes", "approved-already"})
 _HOW_MUCH = {
@@ -75,8 +79,8 @@ class Gate:
             self._view.line(f"  The flow's check: {progress['complaint']}", "yellow")
         seen = progress["revision"]
         while True:
-            match await self._choose(_AT_GATE, "aeryogq"):
-                case "a" | "y":
+            match await self._choose(_AT_GATE):
+                case "a":
                     if await self.approve(seen):
                         return True
                 case "e":
@@ -84,7 +88,7 @@ class Gate:
                         return True
                     self._view.line("Nothing was changed.", "dim")
                 case "r":
-                    if note := await self._ask("What should be different? (empty: nothing) "):
+                    if note := await self._ask(_NOTE):
                         await self.take(Verb.REJECT, comment=note, revision=seen)
                         return True
                 case "g":
@@ -99,7 +103,7 @@ class Gate:
         """Ask what becomes of items that failed."""
         self._view.line(progress["waitingFor"]["message"], "yellow")
         asked = "[a]ccept what there is, [r]etry what failed, [q]uit: "
-        match await self._choose(asked, "arq"):
+        match await self._choose(asked):
             case "a":
                 await self.take(Verb.ACCEPT, seen=place_in(progress))
             case "r":
@@ -128,7 +132,7 @@ class Gate:
     async def start(self, progress: dict[str, Any]) -> bool:
         """Ask whether a held step may start."""
         where = f"phase {progress['currentPhase']} {progress['currentStep']}"
-        if await self._choose(f"Start {where}? [y]es, [q]uit: ", "yq") != "y":
+        if await self._choose(f"Start {where}? [y]es, [q]uit: ") != "y":
             return False
         await self._sessions.start(self._session_id, seen=place_in(progress))
         return True
@@ -189,7 +193,7 @@ class Gate:
         touched = f" So would {_phases(stale)}." if stale else ""
         spared = f" {_phases(kept).capitalize()} would be kept." if kept else ""
         self._view.line(f"  Phase {phase} would run again.{touched}{spared}")
-        if await self._choose("Do it? [y]es, [n]o: ", "ynq") != "y":
+        if await self._choose("Do it? [y]es, [n]o: ") != "y":
             return False
         try:
             await self.take(Verb.RERUN, phase=phase, step=StepKind(step or "THINK"))
@@ -198,15 +202,20 @@ class Gate:
             return False
         return True
 
-    async def _choose(self, question: str, choices: str) -> str:
-        """Ask until one of the letters is the answer; the end of the input is 'q'."""
+    async def _choose(self, question: str) -> str:
+        """Ask until the answer is one that the question offers; the end of the input is 'q'."""
+        answers = {"q": "q"}
+        for letter, rest in _OFFERED.findall(question):
+            answers |= {letter: letter, letter + rest: letter}
         while True:
-            answer = await self._ask(question, end="q")
-            if answer and answer[0].lower() in choices:
-                return answer[0].lower()
+            said = (await self._ask(question, end="q")).lower()
+            if said in answers:
+                return answers[said]
 
     async def _ask(self, question: str, end: str = "") -> str:
         """Ask and return the line; ``end`` at the end of the input."""
+        # What was typed before a question was seen is no answer to it; nor is the rest of a paste.
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
         self._view.console.print(question, end="", markup=False, highlight=False)
         line = await _read_line()
         if line is None:
