@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ekiden.cli.gate import _budget
-from ekiden.cli.showing import ways_on
+from ekiden.cli.ways import ways_on
 from ekiden.core.budget import Limit
 from ekiden.core.model import Budget, Options
 from ekiden.store.connection import open_pool

@@ -140,6 +140,27 @@ async def test_watch_follows_what_runs_elsewhere_and_exits_as_run_does(
         assert running.process.wait(60) == 0
 
 
+async def test_ctrl_c_in_watch_leaves_a_session_that_goes_on(
+    program: Program, tmp_path: Path
+) -> None:
+    hold = tmp_path / "hold"
+    elsewhere = program.but()
+    elsewhere.folder = tmp_path / "elsewhere"  # what it says is kept there
+    elsewhere.folder.mkdir()
+    words = ("run", "toy", "--flow", TOY, "--name", "x", "--auto-approve")
+    with program.started(*words, "--hold", str(hold)) as running:
+        until(hold.with_suffix(".reached").exists, lambda: running.err)
+        session_id = running.out.split("Session")[1].split()[0]
+        with elsewhere.started("watch", session_id) as watching:
+            watching.says("INTEGRATE runs")
+            assert watching.end(signal.SIGINT) == 130
+            left = f"A worker goes on with it; or here: ekiden resume {session_id}"
+            watching.says(f"No longer watched. {left}")
+            assert "Stopp" not in watching.out
+        hold.touch()
+        assert running.process.wait(60) == 0
+
+
 async def test_with_nothing_set_it_brings_its_own_database(alone: Program) -> None:
     ended = await alone.run("run", "toy", "--flow", TOY, "--name", "x", "--json")
     assert ended.code == 3, ended.err

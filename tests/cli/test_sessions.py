@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ekiden.cli.ways import going_on
 from tests.cli.program import TOY, Program
 
 
@@ -30,7 +31,10 @@ async def test_list_shows_a_table_and_finds_by_status(program: Program, at_gate:
     assert table[0].split() == ["ID", "FLOW", "STATUS", "AT", "CHANGED", "TITLE"]
     assert table[1].startswith(f"{at_gate}  toy   AWAITING_REVIEW  1 INTEGRATE")
     assert table[1].endswith("remote work")
-    assert await told(program, "list", "--status", "completed") == []
+    assert (await told(program, "list", "--status", "completed"))["sessions"] == []
+    for narrowed in (("--status", "failed"), ("--flow", "other")):
+        none = await program.run("sessions", "list", *narrowed)
+        assert none.out == "No session fits.\n"
 
 
 async def test_show_has_progress_and_outputs(program: Program, at_gate: str) -> None:
@@ -50,6 +54,40 @@ async def test_show_has_what_is_used_of_budgets(program: Program, at_gate: str) 
     assert "Budget   phase 2: 0 of 100 tokens used\n" in text
     first, _ = (await told(program, "show", at_gate))["budgets"]
     assert (first["maxCostUsd"], first["maxTokens"], first["tokens"]) == (2.5, 20000, 0)
+
+
+async def test_show_says_of_each_output_whether_it_still_waits(
+    program: Program, at_gate: str
+) -> None:
+    assert (await program.run("sessions", "reject", at_gate, "--note", "more")).code == 0
+    assert (await program.run("resume", at_gate, "--flow", TOY)).code == 3
+    text = (await program.run("sessions", "show", at_gate)).out
+    states = [line.rpartition(", ")[2] for line in text.splitlines() if "── Output" in line]
+    assert states == ["not approved)", "waits for approval)"]
+
+
+async def test_nobody_goes_on_where_no_worker_lives(program: Program, at_gate: str) -> None:
+    passed = (await program.run("sessions", "approve", at_gate)).out
+    assert "No living worker knows flow 'toy'" in passed
+    assert f"ekiden resume {at_gate}" in passed
+    assert "A worker goes on" not in passed
+
+
+async def test_what_is_held_waits_to_be_started(program: Program, at_gate: str) -> None:
+    forked = (await program.run("sessions", "fork", at_gate, "--phase", "0")).out
+    session = forked.split("New session ")[1].split(".")[0]
+    resumed = (await program.run("sessions", "resume", session)).out
+    for said in (forked, resumed):
+        assert "Phase 1 THINK waits to be started" in said
+        assert f"To start it here: ekiden resume {session}" in said
+        assert "A worker goes on" not in said
+
+
+@pytest.mark.parametrize("kind", [None, "claim", "retry", "provider", "answer"])
+def test_a_worker_that_lives_goes_on(kind: str | None) -> None:
+    waiting = kind and {"kind": kind, "message": ""}
+    said = going_on({"sessionId": "7", "waitingFor": waiting})
+    assert said == "A worker goes on with it; or here: ekiden resume 7"
 
 
 async def test_a_gate_is_passed_once_and_then_there_is_none(program: Program, at_gate: str) -> None:

@@ -12,12 +12,13 @@ import typer
 from ekiden.cli import exits
 from ekiden.cli.compose import Database, actor, open_store, run_async
 from ekiden.cli.sessions import Format
+from ekiden.cli.ways import going_on, ways_on
 from ekiden.cli.words import ago, camel, clean, one_line, readable, table, to_json
 from ekiden.config import load_settings
 from ekiden.core import recording
 from ekiden.core.budget import Spent
 from ekiden.core.model import SessionState
-from ekiden.core.records import DraftLine
+from ekiden.core.records import DraftLine, Revision
 from ekiden.errors import EkidenError
 from ekiden.store.sessions import Sessions
 
@@ -39,11 +40,7 @@ def show_list(
         typer.echo(to_json(camel(found)))
         return
     if not found:
-        typer.echo(
-            "No session is archived."
-            if archived
-            else "No sessions. Make one: ekiden run viral --theme coffee"
-        )
+        typer.echo(_none(narrowed=bool(status or flow), archived=archived))
         return
     now = datetime.now(UTC)
     rows = [
@@ -51,6 +48,14 @@ def show_list(
         for s in found
     ]
     typer.echo("\n".join(table(["ID", "FLOW", "STATUS", "AT", "CHANGED", "TITLE"], rows)))
+
+
+def _none(*, narrowed: bool, archived: bool) -> str:
+    if narrowed:
+        return "No session fits."
+    if archived:
+        return "No session is archived."
+    return "No sessions. Make one: ekiden run viral --theme coffee"
 
 
 def show(session_id: str, *, machine: bool) -> None:
@@ -93,22 +98,25 @@ def show(session_id: str, *, machine: bool) -> None:
         lines += ["Error", *readable(progress["error"], "  ")]
     for revision in revisions:
         title = progress["phases"][revision.phase - 1]["title"]
-        state = "approved" if revision.approved_at else "waits for approval"
         lines += [
             "",
             f"── Output of phase {revision.phase}: {title} "
-            f"(revision {revision.id} by {revision.author}, {state})",
+            f"(revision {revision.id} by {revision.author}, {_state(revision, progress)})",
             *readable(revision.output, "  "),
         ]
     typer.echo(clean("\n".join(lines)))
     if drafts:
         typer.echo("\n" + _markdown(drafts))
     if waiting := progress["waitingFor"]:
-        from ekiden.cli import showing
-
         typer.echo(f"\n{clean(waiting['message'])}")
-        for what in showing.ways_on(progress) or ("resume {id}",):
+        for what in ways_on(progress) or ("resume {id}",):
             typer.echo(f"  ekiden {what.format(id=session.id)}")
+
+
+def _state(revision: Revision, progress: dict[str, Any]) -> str:
+    if revision.approved_at:
+        return "approved"
+    return "waits for approval" if revision.id == progress["revision"] else "not approved"
 
 
 def _budget_line(budget: Spent) -> str:
@@ -155,7 +163,7 @@ def told(progress: dict[str, Any], text: str, *, machine: bool, **done: Any) -> 
         return
     typer.echo(text)
     if progress["status"] == "RUNNING":
-        typer.echo(f"A worker goes on with it; or here: ekiden resume {progress['sessionId']}")
+        typer.echo(going_on(progress))
 
 
 def export(session_id: str, *, form: Format, output: Path | None) -> None:

@@ -74,6 +74,7 @@ class Stage:
         self.console = Console(stderr=machine, highlight=False)
         self.view: View = make_view(self.console)
         self.session_id = ""
+        self._works = False  # a worker for the session runs in this process
         log_through(self.view)
         tracing.set_up()
 
@@ -90,6 +91,7 @@ class Stage:
         self, sessions: Sessions, database: Database, worker: Any, *, skip: bool
     ) -> int:
         """Follow the session to where it rests, tell how it ended, and return the exit code."""
+        self._works = worker is not None
         interrupt = Interrupt(first=self._stopping, second=self._stopped)
         async with Doorbell(database.listen_dsn) as doorbell:
             follower = Follower(
@@ -114,7 +116,7 @@ class Stage:
         drafts = await sessions.drafts(self.session_id) if completed else []
         if isinstance(self.view, LiveView):
             self.view.last()
-        showing.ending(self.view, progress, drafts, interrupted=interrupted)
+        showing.ending(self.view, progress, drafts, interrupted=interrupted, worked=self._works)
         if self.machine:
             self._print_json(progress, drafts)
 
@@ -130,14 +132,15 @@ class Stage:
         print(to_json(told), flush=True)  # noqa: T201 - what --json is for
 
     def _stopping(self) -> None:
-        self.view.line(
-            f"Stopping: what runs may end within {_DRAIN:.0f} s. Ctrl-C again stops at once.",
-            "yellow",
-        )
+        if self._works:
+            self.view.line(
+                f"Stopping: what runs may end within {_DRAIN:.0f} s. Ctrl-C again stops at once.",
+                "yellow",
+            )
 
     def _stopped(self) -> None:
         self.view.pause()
-        if self.session_id:
+        if self._works:
             self.view.line(f"Stopped. Go on with: ekiden resume {self.session_id}", "yellow")
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from ekiden.cli.compose import Parts
 from ekiden.cli.late import LateSearch
 from ekiden.cli.view import View
+from ekiden.cli.ways import going_on, ways_on
 from ekiden.cli.words import clean, one_line, readable, seconds
-from ekiden.core.budget import Limit, limit_of
 from ekiden.core.records import DraftLine
 from ekiden.search.documents import origin_of
 
@@ -36,13 +36,27 @@ async def _sources(parts: Parts) -> str:
 
 
 def ending(
-    view: View, progress: dict[str, Any], drafts: Sequence[DraftLine], *, interrupted: bool
+    view: View,
+    progress: dict[str, Any],
+    drafts: Sequence[DraftLine],
+    *,
+    interrupted: bool,
+    worked: bool,
 ) -> None:
-    """Say how it ended, and what a person can do now."""
+    """Say how it ended, and what a person can do now.
+
+    Args:
+        view: where.
+        progress: where the session is.
+        drafts: what it made.
+        interrupted: whether somebody left it.
+        worked: whether it ran here; else it was only followed.
+    """
     session_id = progress["sessionId"]
     view.line("")
     if interrupted and progress["status"] == "RUNNING":
-        view.line(f"Stopped. Nothing is lost; go on with: ekiden resume {session_id}", "yellow")
+        left = f"Stopped. Nothing is lost; go on with: ekiden resume {session_id}"
+        view.line(left if worked else f"No longer watched. {going_on(progress)}", "yellow")
         return
     match progress["status"]:
         case "COMPLETED":
@@ -96,33 +110,6 @@ def _failed(view: View, progress: dict[str, Any]) -> None:
     view.line(f"Failed at {where}: {one_line(str(error.get('message')), 1000)}", "bold red")
     view.line("What was completed is kept, and there are no drafts. When the cause is gone:")
     view.line(f"  ekiden resume {progress['sessionId']}")
-
-
-# What a person can do about what a session waits for.
-_WAYS_ON = {
-    "review": (
-        "sessions approve {id}",
-        "sessions edit {id}",
-        'sessions reject {id} --note "what should be different"',
-    ),
-    "items": ("sessions accept {id}", "sessions retry {id}"),
-}
-# What raises the limit that has stopped it and keeps the other, but for dollars nobody can count.
-_RAISES = {
-    Limit.COST: "--max-cost USD",
-    Limit.TOKENS: "--max-tokens TOKENS",
-    Limit.PRICE: "--none --max-tokens TOKENS",
-}
-
-
-def ways_on(progress: dict[str, Any]) -> tuple[str, ...]:
-    """Return what a person can do about what a session waits for: commands for ``{id}``."""
-    kind = (progress["waitingFor"] or {}).get("kind", "")
-    if kind != "budget":
-        return _WAYS_ON.get(kind, ())
-    stop = progress["stop"] or {}
-    phase = f" --phase {stop['ofPhase']}" if stop.get("ofPhase") else ""
-    return (f"sessions budget {{id}}{phase} {_RAISES[limit_of(stop)]}", "sessions cancel {id}")
 
 
 def _waiting(view: View, status: str, progress: dict[str, Any]) -> None:
