@@ -27,7 +27,9 @@ async def limits(program: Program, session: str) -> dict[int, tuple[Any, Any]]:
     shown = await program.run("sessions", "budget", session, "--json")
     assert shown.code == 0, shown.err
     assert shown.json["sessionId"] == session
-    return {b["phase"]: (b["maxCostUsd"], b["maxTokens"]) for b in shown.json["budgets"]}
+    found = {0: shown.json["budget"]} if shown.json["budget"] else {}
+    found |= {int(phase): budget for phase, budget in shown.json["budgets"].items()}
+    return {phase: (b["maxCostUsd"], b["maxTokens"]) for phase, b in found.items()}
 
 
 async def begin(asking: Program, budgets: dict[int, Budget]) -> str:

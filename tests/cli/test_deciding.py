@@ -120,7 +120,8 @@ async def test_webhooks_are_added_listed_and_stopped(program: Program) -> None:
     listed = await program.run("webhooks", "list")
     assert "https://a.example/hook" in listed.out
     assert "whsec_" not in listed.out
-    assert (await program.run("webhooks", "stop", "1")).code == 0
+    stopped = await program.run("webhooks", "stop", "1", "--json")
+    assert stopped.json == {"id": 1, "stopped": True}
     assert (await program.run("webhooks", "stop", "1")).code == 1
     assert "Nothing was sent." in (await program.run("webhooks", "log")).out
 

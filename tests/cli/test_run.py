@@ -167,7 +167,8 @@ async def test_with_nothing_set_it_brings_its_own_database(alone: Program) -> No
     session_id = ended.json["sessionId"]
     assert (await alone.run("sessions", "approve", session_id)).code == 0
     listed = await alone.run("sessions", "list", "--json")
-    assert [(s["id"], s["status"]) for s in listed.json] == [(session_id, "RUNNING")]
+    (one,) = listed.json["sessions"]
+    assert (one["sessionId"], one["status"]) == (session_id, "RUNNING")
 
 
 async def test_a_session_of_another_version_of_the_flow_is_not_run(program: Program) -> None:

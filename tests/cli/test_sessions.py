@@ -52,7 +52,7 @@ async def test_show_has_what_is_used_of_budgets(program: Program, at_gate: str) 
     text = (await program.run("sessions", "show", at_gate)).out
     assert "Budget   0.0000 of 2.5 USD, 0 of 20,000 tokens used\n" in text
     assert "Budget   phase 2: 0 of 100 tokens used\n" in text
-    first, _ = (await told(program, "show", at_gate))["budgets"]
+    first = (await told(program, "show", at_gate))["budget"]
     assert (first["maxCostUsd"], first["maxTokens"], first["tokens"]) == (2.5, 20000, 0)
 
 
@@ -175,7 +175,8 @@ async def test_sources_are_added_listed_and_removed(program: Program, tmp_path: 
     assert "image.bin" in added.err
     listed = await program.run("sources", "list", "--json")
     assert listed.json == [{"source": str(notes), "documents": 1}]
-    assert (await program.run("sources", "remove", str(notes))).code == 0
+    removed = await program.run("sources", "remove", str(notes), "--json")
+    assert removed.json == {"source": str(notes), "removed": 1}
     assert (await program.run("sources", "remove", str(notes))).code == 1
     assert (await program.run("sources", "add", str(tmp_path / "gone"))).code == 1
 
@@ -189,8 +190,9 @@ async def test_archive_puts_away_and_unarchive_brings_back(program: Program, at_
     assert await told(program, "archive", at_gate) == [
         {"sessionId": at_gate, "archived": True, "refused": None}
     ]
-    assert await told(program, "list") == []
-    assert [s["id"] for s in await told(program, "list", "--archived")] == [at_gate]
+    assert (await told(program, "list"))["sessions"] == []
+    archived = (await told(program, "list", "--archived"))["sessions"]
+    assert [s["sessionId"] for s in archived] == [at_gate]
     back = await program.run("sessions", "unarchive", at_gate)
     assert back.out == f"Session {at_gate} is in the lists.\n"
-    assert await told(program, "list", "--archived") == []
+    assert (await told(program, "list", "--archived"))["sessions"] == []

@@ -12,7 +12,6 @@ from ekiden.api.services import Here
 from ekiden.api.shown import Health
 from ekiden.api.shown_engine import (
     DraftList,
-    DraftShown,
     FlowList,
     FlowShown,
     WorkerList,
@@ -41,8 +40,7 @@ async def workers(here: Here) -> WorkerList:
 @router.get("/api/drafts", summary="The newest drafts")
 async def drafts(here: Here, limit: Annotated[int, Query(ge=1, le=500)] = 100) -> DraftList:
     """Return the newest drafts of all sessions."""
-    found = await here.sessions.drafts(limit=limit)
-    return DraftList(drafts=[DraftShown.model_validate(d) for d in found])
+    return DraftList.of(await here.sessions.drafts(limit=limit))
 
 
 @router.get("/healthz", summary="Whether the process is up")

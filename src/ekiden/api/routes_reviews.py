@@ -11,19 +11,7 @@ from ekiden.api.limits import INT64_MAX, fit, json_of
 from ekiden.api.openapi import body, refusals
 from ekiden.api.services import Here, IdempotencyKey, IfMatch, KnownSession, etag, revision_of
 from ekiden.api.shown_progress import Progress
-from ekiden.api.shown_reviews import (
-    ChangeShown,
-    Comparison,
-    Decided,
-    ReviewList,
-    ReviewShown,
-    Stale,
-    WaitingList,
-    WaitingShown,
-    WaitingTimesShown,
-)
-from ekiden.api.shown_sessions import RevisionShown
-from ekiden.core.json_changes import compare
+from ekiden.api.shown_reviews import Comparison, Decided, ReviewList, Stale, WaitingList
 
 router = APIRouter(prefix="/api/{flow}/cot-session", tags=["reviews"])
 queue = APIRouter(tags=["reviews"])
@@ -72,8 +60,7 @@ async def review(
 @router.get("/{sessionId}/reviews", summary="Its decisions", responses=refusals(404))
 async def reviews(session: KnownSession, here: Here) -> ReviewList:
     """Return every decision over a session, oldest first: who, what, on which revision, and why."""
-    found = await here.sessions.reviews.of(session.id)
-    return ReviewList(reviews=[ReviewShown.of(line) for line in found])
+    return ReviewList.of(await here.sessions.reviews.of(session.id))
 
 
 @router.get("/{sessionId}/stale", summary="What a rerun would touch", responses=refusals(404, 422))
@@ -93,12 +80,7 @@ async def compare_revisions(
 ) -> Comparison:
     """Return what differs between two revisions, of this session or any other."""
     reviews = here.sessions.reviews
-    first, second = await reviews.revision(old), await reviews.revision(new)
-    return Comparison(
-        old=RevisionShown.model_validate(first),
-        new=RevisionShown.model_validate(second),
-        changes=[ChangeShown.model_validate(c) for c in compare(first.output, second.output)],
-    )
+    return Comparison.of(await reviews.revision(old), await reviews.revision(new))
 
 
 @router.post(
@@ -138,8 +120,7 @@ async def waiting(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> WaitingList:
     """Return the sessions that wait for a person, longest first, and how long people take."""
-    found = await here.sessions.reviews.waiting(flow=flow, limit=limit)
-    return WaitingList(
-        sessions=[WaitingShown.of(line) for line in found],
-        times=WaitingTimesShown.of(await here.sessions.reviews.waiting_times()),
+    reviews = here.sessions.reviews
+    return WaitingList.of(
+        await reviews.waiting(flow=flow, limit=limit), await reviews.waiting_times()
     )

@@ -19,8 +19,8 @@ from ekiden.api.services import (
     etag,
     standing,
 )
-from ekiden.api.shown_engine import DraftList, DraftShown
-from ekiden.api.shown_sessions import SessionLineShown, SessionList, SessionShown
+from ekiden.api.shown_engine import DraftList
+from ekiden.api.shown_sessions import SessionList, SessionShown
 from ekiden.api.shown_tasks import (
     AttemptList,
     AttemptShown,
@@ -53,11 +53,7 @@ async def sessions(
         flow=flow.name, status=status, after=str(cursor) if cursor else None, archived=archived,
         limit=limit + 1,
     )  # fmt: skip
-    page = found[:limit]
-    return SessionList(
-        sessions=[SessionLineShown.model_validate(s) for s in page],
-        next_cursor=page[-1].id if len(found) > limit else None,
-    )
+    return SessionList.of(found, limit)
 
 
 @router.get("/{sessionId}", summary="One session with its outputs", responses=refusals(404))
@@ -126,8 +122,7 @@ async def attempts(session: KnownSession, task_id: TaskId, here: Here) -> Attemp
 @router.get("/{sessionId}/drafts", summary="Its drafts", responses=refusals(404))
 async def drafts(session: KnownSession, here: Here) -> DraftList:
     """Return what a completed session made."""
-    found = await here.sessions.drafts(session.id)
-    return DraftList(drafts=[DraftShown.model_validate(d) for d in found])
+    return DraftList.of(await here.sessions.drafts(session.id))
 
 
 @router.get(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from ekiden.api.shown import Shown
+from ekiden.core import records
 
 
 class FlowShown(Shown):
@@ -63,3 +65,8 @@ class DraftList(Shown):
     """Drafts."""
 
     drafts: list[DraftShown]
+
+    @classmethod
+    def of(cls, lines: Sequence[records.DraftLine]) -> Self:
+        """Show drafts."""
+        return cls(drafts=[DraftShown.model_validate(line) for line in lines])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ from ekiden.api.shown import Shown
 from ekiden.api.shown_progress import Progress
 from ekiden.api.shown_sessions import RevisionShown
 from ekiden.core import records
+from ekiden.core.json_changes import compare
 
 
 class Decided(Progress):
@@ -50,6 +52,11 @@ class ReviewList(Shown):
     """The decisions over a session."""
 
     reviews: list[ReviewShown]
+
+    @classmethod
+    def of(cls, lines: Sequence[records.ReviewLine]) -> Self:
+        """Show decisions."""
+        return cls(reviews=[ReviewShown.of(line) for line in lines])
 
 
 class Stale(Shown):
@@ -119,6 +126,13 @@ class WaitingList(Shown):
     sessions: list[WaitingShown]
     times: WaitingTimesShown
 
+    @classmethod
+    def of(cls, lines: Sequence[records.WaitingLine], times: records.WaitingTimes) -> Self:
+        """Show what waits, and how long people take."""
+        return cls(
+            sessions=[WaitingShown.of(line) for line in lines], times=WaitingTimesShown.of(times)
+        )
+
 
 def _ms(time: timedelta | None) -> int | None:
     return None if time is None else round(time.total_seconds() * 1000)
@@ -130,3 +144,13 @@ class Comparison(Shown):
     old: RevisionShown
     new: RevisionShown
     changes: list[ChangeShown]
+
+    @classmethod
+    def of(cls, old: records.Revision, new: records.Revision) -> Self:
+        """Show two revisions and what differs."""
+        changes = compare(old.output, new.output)
+        return cls(
+            old=RevisionShown.model_validate(old),
+            new=RevisionShown.model_validate(new),
+            changes=[ChangeShown.model_validate(change) for change in changes],
+        )

@@ -176,6 +176,15 @@ class SessionList(Shown):
     sessions: list[SessionLineShown]
     next_cursor: str | None = Field(description="ask for what follows with ?cursor=")
 
+    @classmethod
+    def of(cls, found: Sequence[records.SessionLine], limit: int) -> Self:
+        """Show at most ``limit``; one more was asked for, to know whether any follow."""
+        page = found[:limit]
+        return cls(
+            sessions=[SessionLineShown.model_validate(line) for line in page],
+            next_cursor=page[-1].id if len(found) > limit else None,
+        )
+
 
 class ArchivedShown(Shown):
     """What became of one session that was to be archived, or brought back."""

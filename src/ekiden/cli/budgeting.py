@@ -12,9 +12,10 @@ from ekiden.cli import exits
 from ekiden.cli.compose import actor
 from ekiden.cli.deciding import decide
 from ekiden.cli.desk import with_sessions
-from ekiden.cli.words import camel, table, to_json
+from ekiden.cli.words import table, to_json
 from ekiden.core.budget import Spent
 from ekiden.core.model import Budget, Review, Verb
+from ekiden.core.records import Session
 from ekiden.store.sessions import Sessions
 
 
@@ -44,18 +45,21 @@ def put(
 def show(session_id: str, *, machine: bool) -> None:
     """Print the budgets of a session and of its phases, and what is gone of them."""
 
-    async def look(sessions: Sessions) -> tuple[str, list[Spent]]:
+    async def look(sessions: Sessions) -> tuple[Session, list[Spent]]:
         session = await sessions.get(session_id)
-        return session.id, await sessions.budgets.of(session.id)
+        return session, await sessions.budgets.of(session.id)
 
-    found_id, budgets = with_sessions(look)
+    session, budgets = with_sessions(look)
     if machine:
-        typer.echo(to_json({"sessionId": found_id, "budgets": camel(budgets)}))
+        from ekiden.api.shown_sessions import SessionShown
+
+        shown = SessionShown.of(session, [], budgets)
+        typer.echo(to_json(shown.model_dump(include={"session_id", "budget", "budgets"})))
     elif budgets:
         rows = [row for budget in budgets for row in _rows(budget)]
         typer.echo("\n".join(table(["OF", "LIMIT", "USED"], rows)))
     else:
-        typer.echo(f"It has no budget. Set one: ekiden sessions budget {found_id} --max-cost USD")
+        typer.echo(f"It has no budget. Set one: ekiden sessions budget {session.id} --max-cost USD")
 
 
 def _rows(budget: Spent) -> Iterator[list[str]]:

@@ -13,7 +13,7 @@ import typer
 from ekiden.cli import editing, exits
 from ekiden.cli.compose import actor
 from ekiden.cli.desk import told, with_sessions
-from ekiden.cli.words import camel, clean, one_line, table, to_json
+from ekiden.cli.words import clean, one_line, table, to_json
 from ekiden.core.json_changes import Change
 from ekiden.core.json_changes import compare as differences
 from ekiden.core.model import Review, Reviewed, StepKind, Verb
@@ -172,7 +172,9 @@ def waiting(*, flow: str | None, limit: int, machine: bool) -> None:
 
     found, times = with_sessions(look)
     if machine:
-        typer.echo(to_json({"sessions": camel(found), "times": camel(times)}))
+        from ekiden.api.shown_reviews import WaitingList
+
+        typer.echo(to_json(WaitingList.of(found, times).model_dump()))
         return
     if not found:
         typer.echo("Nothing waits for a person.")
@@ -209,7 +211,9 @@ def reviews(session_id: str, *, machine: bool) -> None:
     """Print the decisions over a session."""
     found = with_sessions(lambda s: s.reviews.of(session_id))
     if machine:
-        typer.echo(to_json(camel(found)))
+        from ekiden.api.shown_reviews import ReviewList
+
+        typer.echo(to_json(ReviewList.of(found).model_dump()))
         return
     if not found:
         typer.echo("Nobody has decided anything here.")
@@ -235,10 +239,12 @@ def compare(old: int, new: int, *, machine: bool) -> None:
         return await sessions.reviews.revision(old), await sessions.reviews.revision(new)
 
     first, second = with_sessions(look)
-    changes = differences(first.output, second.output)
     if machine:
-        typer.echo(to_json(camel(changes)))
+        from ekiden.api.shown_reviews import Comparison
+
+        typer.echo(to_json(Comparison.of(first, second).model_dump()))
         return
+    changes = differences(first.output, second.output)
     if not changes:
         typer.echo("They are the same.")
         return

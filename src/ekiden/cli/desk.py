@@ -34,10 +34,12 @@ def show_list(
         if status not in set(SessionState):
             exits.usage(f"--status {status}: must be one of {', '.join(SessionState)}")
     found = with_sessions(
-        lambda s: s.find(status=status, flow=flow, archived=archived, limit=limit)
+        lambda s: s.find(status=status, flow=flow, archived=archived, limit=limit + 1)
     )
     if machine:
-        typer.echo(to_json(camel(found)))
+        from ekiden.api.shown_sessions import SessionList
+
+        typer.echo(to_json(SessionList.of(found, limit).model_dump()))
         return
     if not found:
         typer.echo(_none(narrowed=bool(status or flow), archived=archived))
@@ -45,7 +47,7 @@ def show_list(
     now = datetime.now(UTC)
     rows = [
         [s.id, s.flow, s.status, f"{s.phase} {s.step}", ago(s.updated_at, now), s.title]
-        for s in found
+        for s in found[:limit]
     ]
     typer.echo("\n".join(table(["ID", "FLOW", "STATUS", "AT", "CHANGED", "TITLE"], rows)))
 
@@ -72,14 +74,14 @@ def show(session_id: str, *, machine: bool) -> None:
 
     session, progress, revisions, drafts, budgets = with_sessions(look)
     if machine:
+        from ekiden.api.shown_engine import DraftList
+        from ekiden.api.shown_progress import Progress
+        from ekiden.api.shown_sessions import SessionShown
+
         told = {
-            "sessionId": session.id,
-            "status": session.status,
-            "input": session.input,
-            "progress": progress,
-            "revisions": camel(revisions),
-            "drafts": camel(drafts),
-            "budgets": camel(budgets),
+            **SessionShown.of(session, revisions, budgets).model_dump(),
+            **DraftList.of(drafts).model_dump(),
+            "progress": Progress.model_validate(progress).model_dump(),
         }
         typer.echo(to_json(told))
         return

@@ -104,19 +104,23 @@ def _feed(feed: FeedLine | None) -> str:
     return f"{fetched}, {again}" + (f"; {feed.error}" if feed.error else "")
 
 
-def remove(source: str) -> None:
+def remove(source: str, *, machine: bool) -> None:
     """Remove a source."""
     # As it is listed; else as the path that it was added with.
     names = dict.fromkeys((source, str(Path(source).expanduser().resolve())))
 
-    async def removing(documents: Documents, feeds: Feeds) -> int:
+    async def removing(documents: Documents, feeds: Feeds) -> tuple[str, int]:
         known = {*await documents.counts(), *(feed.source for feed in await feeds.lines())}
         for name in names:
             if name in known:
-                return await documents.remove(name)
+                return name, await documents.remove(name)
         raise NotFound(f"There is no source {source!r}. See: ekiden sources list")
 
-    typer.echo(f"Removed {_with_sources(removing):,} documents.")
+    name, removed = _with_sources(removing)
+    if machine:
+        typer.echo(to_json({"source": name, "removed": removed}))
+        return
+    typer.echo(f"Removed {removed:,} documents.")
 
 
 def _with_sources(action: Callable[[Documents, Feeds], Awaitable[T]]) -> T:

@@ -59,10 +59,13 @@ def show_list(*, machine: bool) -> None:
     typer.echo("\n".join(table(["N", "STATE", "DELIVERIES", "URL", "EVENTS"], rows)))
 
 
-def stop(webhook: int) -> None:
+def stop(webhook: int, *, machine: bool) -> None:
     """Tell somebody no more."""
     if not _with_errands(lambda e: e.stop_webhook(webhook)):
         raise NotFound(f"There is no webhook {webhook} that is told: ekiden webhooks list")
+    if machine:
+        typer.echo(to_json({"id": webhook, "stopped": True}))
+        return
     typer.echo(f"Webhook {webhook} is told no more.")
 
 

@@ -51,8 +51,9 @@ def list_(json: Json = False) -> None:
 @app.command()
 def remove(
     source: Annotated[str, typer.Argument(help="As 'sources list' shows it, or the path.")],
+    json: Json = False,
 ) -> None:
     """Remove a source and all its documents from what is searched. Your files stay."""
     from ekiden.cli import documents
 
-    documents.remove(source)
+    documents.remove(source, machine=json)

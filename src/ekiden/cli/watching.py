@@ -252,13 +252,14 @@ def _where_time_goes(seen: Look) -> list[RenderableType]:
 def as_json(seen: Look) -> dict[str, Any]:
     """Return a look as JSON values."""
     from ekiden.api.shown_metrics import Summary
+    from ekiden.api.shown_sessions import SessionLineShown
 
     summary = Summary.of(seen.past, seen.present, WINDOW, seen.flow)
     return {
         **summary.model_dump(mode="json"),
         "costPerHour": round(seen.cost_per_hour, 6),
         "workers": camel(seen.workers),
-        "running": camel(seen.running),
+        "running": [SessionLineShown.model_validate(s).model_dump() for s in seen.running],
         "alerts": [told_of(alert) for alert in seen.alerts],
         "bottlenecks": [of_bottleneck(b, WINDOW) for b in seen.bottlenecks],
     }

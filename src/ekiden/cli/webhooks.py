@@ -54,11 +54,13 @@ def list_(json: Json = False) -> None:
 
 
 @app.command()
-def stop(webhook: Annotated[int, typer.Argument(metavar="N", help="Its number.")]) -> None:
+def stop(
+    webhook: Annotated[int, typer.Argument(metavar="N", help="Its number.")], json: Json = False
+) -> None:
     """Tell somebody no more; what is still owed to them is dropped."""
     from ekiden.cli import hooks
 
-    hooks.stop(webhook)
+    hooks.stop(webhook, machine=json)
 
 
 @app.command()

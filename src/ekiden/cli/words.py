@@ -88,7 +88,10 @@ def ago(moment: datetime, now: datetime) -> str:
 
 
 def camel(record: Any) -> Any:
-    """Return records as JSON values under the names that HTTP uses."""
+    """Return records as JSON values, their names in camelCase.
+
+    What HTTP shows as well is dumped from the API's own models, so that it has the same names.
+    """
     from dataclasses import fields, is_dataclass
 
     if is_dataclass(record) and not isinstance(record, type):
@@ -104,7 +107,7 @@ def _camel(name: str) -> str:
 
 
 def to_json(value: Any) -> str:
-    """Return one line of JSON; times as ISO text, decimals as numbers."""
+    """Return one line of JSON; times as ISO text in UTC, decimals as numbers."""
     import orjson
 
     def other(item: Any) -> Any:
@@ -118,7 +121,7 @@ def to_json(value: Any) -> str:
         return str(item)
 
     try:
-        return orjson.dumps(value, default=other).decode()
+        return orjson.dumps(value, default=other, option=orjson.OPT_UTC_Z).decode()
     except orjson.JSONEncodeError:  # a lone surrogate somewhere
         import json
 
