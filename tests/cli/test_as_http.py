@@ -14,6 +14,7 @@ from ekiden.store.sessions import Sessions
 from tests.api.conftest import client_of
 from tests.cli.program import TOY, Program
 from tests.cli.test_sessions import told
+from tests.many import fill_up_drafts
 
 BASE = "/api/toy/cot-session"
 
@@ -78,3 +79,17 @@ async def test_a_list_that_is_cut_says_what_follows_as_http_does(
     assert cut == (await client.get(f"{BASE}?limit=1")).json()
     assert len(cut["sessions"]) == 1
     assert cut["nextCursor"] == cut["sessions"][0]["sessionId"]
+
+
+async def test_all_drafts_are_there_however_many(
+    program: Program, client: httpx2.AsyncClient, session: str, database: str
+) -> None:
+    ended = await program.run("resume", session, "--flow", TOY, "--auto-approve")
+    assert ended.code == 0, ended.err
+    async with open_pool(database) as pool:
+        await fill_up_drafts(pool, 150)
+    drafts = (await client.get(f"{BASE}/{session}/drafts")).json()["drafts"]
+    assert [draft["number"] for draft in drafts] == list(range(1, 151))
+    assert (await told(program, "show", session))["drafts"] == drafts
+    assert (await program.run("resume", session, "--json")).json["drafts"] == drafts
+    assert (await program.run("sessions", "export", session)).json["drafts"] == drafts

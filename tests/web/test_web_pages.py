@@ -18,6 +18,7 @@ from ekiden.providers.catalog import Catalog, ProviderSettings
 from ekiden.providers.models_by_place import Models
 from ekiden.providers.protocol import ModelRequest
 from ekiden.worker import context
+from tests.many import fill_up_drafts
 from tests.scripted import Said, ScriptedProvider
 from tests.web.conftest import person_of
 from tests.web.content import sensible
@@ -593,6 +594,21 @@ async def test_drafts_leave_as_markdown_csv_and_json(site: Site, person: Person)
     for answer in (json_, csv, markdown):
         assert answer.headers["content-disposition"].startswith("attachment;")
     assert (await person.get("/drafts.json?status=POSTED")).json() == []
+
+
+async def test_all_drafts_are_on_the_page_and_in_the_files_however_many(site: Site, person: Person):
+    await site.work()
+    session = await site.begin(auto_phases=True)
+    await site.until(session, "COMPLETED")
+    await fill_up_drafts(site.pool, 101)
+    page = (await person.get(f"/sessions/{session}")).text
+    made = page.partition('<section class="made"')[2].partition("</section>")[0]
+    assert made.count('<li class="card">') == 101
+    await fill_up_drafts(site.pool, 2002)
+    drafts = (await person.get("/drafts.json")).json()
+    assert len({draft["id"] for draft in drafts}) == len(drafts) == 2002
+    assert len((await person.get("/drafts.csv")).text.split(session)) == 2003
+    assert (await person.get("/drafts.md")).text.count(f"({session})\n") == 2002
 
 
 async def test_a_form_of_somebody_else_changes_nothing(site: Site, person: Person):

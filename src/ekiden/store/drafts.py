@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -11,6 +12,8 @@ from typing import Any
 from ekiden.errors import Conflict, NotFound
 from ekiden.store.connection import parse_session_id
 from ekiden.store.reader import Reader
+
+PAGE = 500  # drafts that are read at once where all are wanted
 
 
 class DraftState(StrEnum):
@@ -52,12 +55,26 @@ class Board(Reader):
         status: str | None = None,
         before: int | None = None,
         session_id: str | None = None,
-        limit: int = 60,
+        limit: int | None = None,
     ) -> list[DraftRow]:
-        """Return drafts, newest first; without a status, all that are not archived."""
+        """Return drafts, newest first.
+
+        Args:
+            status: only these; None is all that are not archived.
+            before: only those with a smaller id.
+            session_id: only of this session.
+            limit: at most so many; None is all.
+        """
         only = parse_session_id(session_id) if session_id else None
         rows = await self._rows("page_drafts", status, before, limit, only)
         return [DraftRow(**row) for row in rows]
+
+    async def pages(self, status: str | None) -> AsyncIterator[list[DraftRow]]:
+        """Yield all that ``find`` would return, a page at a time: years of drafts are many."""
+        before = None
+        while page := await self.find(status=status, before=before, limit=PAGE):
+            yield page
+            before = page[-1].id
 
     async def counts(self) -> dict[str, int]:
         """Return how many drafts there are of each status."""

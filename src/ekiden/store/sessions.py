@@ -324,9 +324,9 @@ class Sessions:
         return [records.CallLine(**row) for row in rows]
 
     async def drafts(
-        self, session_id: str | None = None, *, limit: int = 100
+        self, session_id: str | None = None, *, limit: int | None = None
     ) -> list[records.DraftLine]:
-        """Return the drafts of a session, or the newest of all."""
+        """Return the drafts of a session, or the newest of all; without a limit, all there are."""
         only = parse_session_id(session_id) if session_id else None
         return [decode(records.DraftLine, r) for r in await self._rows("list_drafts", only, limit)]
 

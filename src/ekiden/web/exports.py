@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from ekiden.store.drafts import DraftRow
@@ -20,13 +20,15 @@ MEDIA_TYPES = {
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def export(drafts: Sequence[DraftRow], form: str) -> bytes:
-    """Return drafts as a file of one of ``MEDIA_TYPES``."""
-    if form == "md":
-        return _markdown(drafts).encode()
-    if form == "csv":
-        return _csv(drafts).encode("utf-8-sig")  # the mark tells a spreadsheet that it is UTF-8
-    return json.dumps([_record(d) for d in drafts], ensure_ascii=False, indent=2).encode()
+async def export(
+    first: Sequence[DraftRow], rest: AsyncIterator[Sequence[DraftRow]], form: str
+) -> AsyncIterator[bytes]:
+    """Yield drafts, which come page by page, as a file of one of ``MEDIA_TYPES``."""
+    begin, one, between, end = _FORMS[form]
+    yield begin.encode() + between.join(map(one, first)).encode()
+    async for page in rest:
+        yield "".join(between + one(draft) for draft in page).encode()
+    yield end.encode()
 
 
 def text_of(draft: DraftRow) -> str:
@@ -37,17 +39,14 @@ def text_of(draft: DraftRow) -> str:
     return json.dumps(body, ensure_ascii=False, indent=2)
 
 
-def _markdown(drafts: Sequence[DraftRow]) -> str:
-    parts = []
-    for draft in drafts:
-        fence = "`" * max(3, _longest_run(text := text_of(draft)) + 1)
-        parts.append(
-            f"## {' '.join(draft.title.split())}\n\n"
-            f"- {draft.status} · {draft.flow} · {draft.created_at:%Y-%m-%d %H:%M} UTC\n"
-            f"- {' '.join(draft.session_title.split())} ({draft.session_id})\n\n"
-            f"{fence}text\n{text}\n{fence}\n"
-        )
-    return "\n".join(parts)
+def _markdown(draft: DraftRow) -> str:
+    fence = "`" * max(3, _longest_run(text := text_of(draft)) + 1)
+    return (
+        f"## {' '.join(draft.title.split())}\n\n"
+        f"- {draft.status} · {draft.flow} · {draft.created_at:%Y-%m-%d %H:%M} UTC\n"
+        f"- {' '.join(draft.session_title.split())} ({draft.session_id})\n\n"
+        f"{fence}text\n{text}\n{fence}\n"
+    )
 
 
 def _longest_run(text: str) -> int:
@@ -59,16 +58,17 @@ def _longest_run(text: str) -> int:
     return longest
 
 
-def _csv(drafts: Sequence[DraftRow]) -> str:
+def _csv(draft: DraftRow) -> str:
+    d = draft
+    return _line(
+        d.id, d.status, d.title, text_of(d), d.session_title, d.session_id, d.flow,
+        d.created_at.isoformat(),
+    )  # fmt: skip
+
+
+def _line(*cells: Any) -> str:
     out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(("id", "status", "title", "text", "session", "sessionId", "flow", "createdAt"))
-    for d in drafts:
-        row = (
-            d.id, d.status, d.title, text_of(d), d.session_title, d.session_id, d.flow,
-            d.created_at.isoformat(),
-        )  # fmt: skip
-        writer.writerow([_harmless(cell) for cell in row])
+    csv.writer(out).writerow([_harmless(cell) for cell in cells])
     return out.getvalue()
 
 
@@ -77,8 +77,8 @@ def _harmless(cell: Any) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def _record(draft: DraftRow) -> dict[str, Any]:
-    return {
+def _json(draft: DraftRow) -> str:
+    record = {
         "id": draft.id,
         "status": draft.status,
         "title": draft.title,
@@ -89,3 +89,14 @@ def _record(draft: DraftRow) -> dict[str, Any]:
         "flow": draft.flow,
         "createdAt": draft.created_at.isoformat(),
     }
+    return json.dumps(record, ensure_ascii=False, indent=2)
+
+
+_BOM = "\ufeff"  # tells a spreadsheet that it is UTF-8
+_HEAD = _line("id", "status", "title", "text", "session", "sessionId", "flow", "createdAt")
+# What it begins with, a draft, what stands between two, and the end.
+_FORMS: dict[str, tuple[str, Callable[[DraftRow], str], str, str]] = {
+    "md": ("", _markdown, "\n", ""),
+    "csv": (_BOM + _HEAD, _csv, "", ""),
+    "json": ("[", _json, ",\n", "]\n"),
+}
