@@ -200,10 +200,22 @@ class ModelError(StepError):
     """The model did not answer.
 
     Attributes:
+        http_status: of an answer that broke off, which may be paid all the same; 0 when not even
+            its head came. None: the request was refused, or never left.
         kept: the answer was cut, but its provider keeps it: the next attempt fetches it.
     """
 
     kept: bool = False
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retry_after: float | None = None,
+        http_status: int | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.http_status = http_status
 
 
 class ModelUnavailable(ModelError):
@@ -235,8 +247,9 @@ class AnswerInvalid(ModelError):
         said: str | None = None,
         complaint: str = "",
         retry_after: float | None = None,
+        http_status: int | None = None,
     ) -> None:
-        super().__init__(message, retry_after=retry_after)
+        super().__init__(message, retry_after=retry_after, http_status=http_status)
         self.said = said
         self.complaint = complaint or self.message
 

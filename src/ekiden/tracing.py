@@ -118,7 +118,7 @@ class _Span:
             "gen_ai.response.model": call.model if call.kind == "ask" else None,
             "gen_ai.usage.input_tokens": call.input_tokens,
             "gen_ai.usage.output_tokens": call.output_tokens,
-            "http.response.status_code": call.http_status,
+            "http.response.status_code": call.http_status or None,
             "ekiden.cost_usd": None if call.cost_usd is None else float(call.cost_usd),
             "ekiden.outcome": str(call.outcome),
         }

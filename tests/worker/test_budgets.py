@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -14,8 +15,10 @@ from ekiden.core.model import Budget, Review, Verb
 from ekiden.errors import NotNow
 from ekiden.flows.registry import CompiledFlow
 from ekiden.providers.models_by_place import Models
+from ekiden.providers.openai_compatible import OpenAICompatible
 from ekiden.store.budgets import Budgets
 from ekiden.store.ledger import Call, Ledger
+from tests.providers.fake_server import FakeServer, Reply, answer, in_pieces, nothing, slam
 from tests.scripted import ScriptedProvider
 from tests.worker.relay import QUICK, House, asks, one_step, working
 from tests.worker.streaming import only_task, says, until
@@ -213,3 +216,55 @@ async def test_a_call_that_was_not_sent_is_not_counted_while_the_fallback_answer
         " = (r.task_id, r.attempt, r.number))"
     )
     assert left == 0
+
+
+async def asked_of(
+    house: House, url: str, most: int, silence: float = 30.0
+) -> tuple[str, list[int | None]]:
+    """Ask a server with a budget of so many tokens, and once more when that fails.
+
+    Returns:
+        The session's status, and the HTTP status of each call.
+    """
+    options = replace(QUICK, max_retries=1, budgets={0: Budget(max_tokens=most)})
+    model = OpenAICompatible(base_url=url, model="fake", silence=silence)
+    async with working(house.dsn, says(), models=Models(model)):
+        session = await house.begin("one", options)
+        progress = await house.until(session, "COMPLETED", "PAUSED", "FAILED")
+    calls = "SELECT http_status FROM ekiden.calls WHERE session_id = $1 ORDER BY id"
+    return progress["status"], [row[0] for row in await house.pool.fetch(calls, session)]
+
+
+async def one_and_a_half(house: House, url: str) -> int:
+    """Return one and a half times the tokens that a call reserves."""
+    await asked_of(house, url, 10**6)
+    return int(await house.pool.fetchval("SELECT max(tokens) * 3 / 2 FROM ekiden.reservations"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "noted"),
+    [(in_pieces(), 200), (answer(b"{", content_type="application/json", claims=9), 200),
+     (nothing, 0), (slam, 0)],
+    ids=["cut stream", "cut document", "silence", "slammed"],
+)  # fmt: skip
+async def test_a_call_that_broke_off_before_its_first_text_counts_as_what_was_reserved(
+    house: House, reply: Reply, noted: int
+) -> None:
+    async with FakeServer() as server:
+        most = await one_and_a_half(house, server.url)
+        server.requests.clear()
+        server.reply = reply
+        silence = 0.3 if reply is nothing else 30.0
+        assert await asked_of(house, server.url, most, silence) == ("PAUSED", [noted])
+    assert len(server.requests) == 1
+
+
+async def test_a_call_that_was_refused_or_not_sent_counts_nothing(house: House) -> None:
+    async with FakeServer() as server:
+        most = await one_and_a_half(house, server.url)
+        server.reply = answer(b"{}", status=500)
+        assert await asked_of(house, server.url, most) == ("FAILED", [None, None])
+    with socket.socket() as bound:  # bound and not listening: nobody else can take the port
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
+        assert await asked_of(house, url, most) == ("FAILED", [None, None])

@@ -117,7 +117,9 @@ class CallInsideShown(Shown):
     model: str
     outcome: str
     error: str | None = Field(description="why there is no answer, or why it is of no use")
-    http_status: int | None
+    http_status: int | None = Field(
+        description="of the answer, or of one that broke off; 0 when not even its head came"
+    )
     content_type: str | None
     input_tokens: int | None
     output_tokens: int | None

@@ -85,7 +85,9 @@ class CallShown(Shown):
     model: str
     outcome: str
     error: str | None
-    http_status: int | None
+    http_status: int | None = Field(
+        description="of the answer, or of one that broke off; 0 when not even its head came"
+    )
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None

@@ -15,7 +15,7 @@ from time import monotonic
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ekiden.errors import AnswerInvalid, ModelUnavailable
+from ekiden.errors import AnswerInvalid, ModelError, ModelUnavailable
 from ekiden.providers.addresses import checked_url, is_loopback
 from ekiden.providers.failures import failure, failure_in_stream, redact
 from ekiden.providers.manners import Manners, Turn
@@ -137,12 +137,16 @@ class HttpModel(ABC):
         """Send with ``begin``, given the client, and collect what comes."""
         client = await self._connected()
         async with self._manners.turn(_tokens(request)) as turn:
+            status = 0
             try:
                 begun = monotonic()
                 async with self._explained(turn), begin(client) as response:
                     turn.heard(response.headers)
+                    status = response.status_code
                     raw = await self._collect(response, listener, begun)
-            except BaseException:  # cancelled as well
+            except BaseException as error:  # cancelled as well
+                if isinstance(error, ModelError) and error.http_status is not None:
+                    error.http_status = status
                 parts = listener.parts
                 if on_usage is not None and parts.usage:
                     on_usage(self._usage(parts, parts.model or self._model))
@@ -172,8 +176,7 @@ class HttpModel(ABC):
                 key=self._key,
             ) from None
         except (sdk.APIConnectionError, httpx2.HTTPError) as error:
-            trouble = self._connection_trouble(error, silence or self._silence)
-            raise ModelUnavailable(trouble) from error
+            raise self._connection_trouble(error, silence or self._silence) from error
         except base_error as error:
             raise ModelUnavailable(
                 f"{self.base_url} could not be asked: {redact(str(error), self._key)}"
@@ -190,7 +193,8 @@ class HttpModel(ABC):
             if len(body) > self._max_bytes:
                 raise AnswerInvalid(
                     f"The answer of {self.base_url} is longer than {self._max_bytes:,} bytes; "
-                    "the rest was not read."
+                    "the rest was not read.",
+                    http_status=response.status_code,
                 )
             if streamed:
                 listener.feed(chunk)
@@ -198,7 +202,7 @@ class HttpModel(ABC):
                 if first_token is None and any(listener.parts.text):
                     first_token = monotonic() - begun
         if streamed:
-            self._refuse_cut(listener.close(), len(body))
+            self._refuse_cut(listener.close(), response.status_code, len(body))
         told = (response.headers.get(name) for name in _REQUEST_IDS)
         return RawAnswer(
             body=bytes(body),
@@ -209,12 +213,13 @@ class HttpModel(ABC):
             took=monotonic() - begun,
         )
 
-    def _refuse_cut(self, parts: Parts, size: int) -> None:
+    def _refuse_cut(self, parts: Parts, status: int, size: int) -> None:
         if parts.error is not None:
             raise failure_in_stream(parts.error, url=self.base_url, key=self._key)
         if not parts.complete:
             raise ModelUnavailable(
-                f"The stream from {self.base_url} was cut after {size:,} bytes, before its end."
+                f"The stream from {self.base_url} was cut after {size:,} bytes, before its end.",
+                http_status=status,
             )
 
     def _tell_whole(self, raw: RawAnswer, on_text: Callable[[str], None]) -> None:
@@ -235,17 +240,23 @@ class HttpModel(ABC):
             cost_usd=self._cost_usd,
         )
 
-    def _connection_trouble(self, error: Exception, silence: float) -> str:
+    def _connection_trouble(self, error: Exception, silence: float) -> ModelUnavailable:
         import httpx2  # noqa: PLC0415
 
         # The SDK wraps what happens before the first byte; after it, httpx speaks for itself.
         cause = error if isinstance(error, httpx2.HTTPError) else (error.__cause__ or error)
         what = redact(str(cause), self._key) or type(cause).__name__
-        if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
-            return f"{self.base_url} cannot be reached: {what}."
+        unsent = (
+            httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout | httpx2.ProxyError
+            | httpx2.LocalProtocolError | httpx2.UnsupportedProtocol
+        )  # fmt: skip
+        if isinstance(cause, unsent):
+            return ModelUnavailable(f"{self.base_url} cannot be reached: {what}.")
         if isinstance(cause, httpx2.TimeoutException):
-            return f"{self.base_url} was silent for {silence:g} s."
-        return f"The connection to {self.base_url} broke: {what}."
+            trouble = f"{self.base_url} was silent for {silence:g} s."
+        else:
+            trouble = f"The connection to {self.base_url} broke: {what}."
+        return ModelUnavailable(trouble, http_status=0)
 
     async def _connected(self) -> Any:
         async with self._opening:

@@ -83,7 +83,9 @@ class OpenAIResponses(OpenAICompatible):
             # It does not stream: what came is the id, and not much else.
             listener.name(raw.body)
             await listener.noted()
-            cut = ModelUnavailable(f"{self.base_url} lost the answer that it was making.")
+            cut = ModelUnavailable(
+                f"{self.base_url} lost the answer that it was making.", http_status=raw.status
+            )
         fetched = await self.fetch(named[0]) if named else None
         if fetched is None:
             raise cut

@@ -114,7 +114,8 @@ class Provider(Protocol):
             on_usage: hears what the provider said of its usage before a stream that broke off.
 
         Raises:
-            ModelUnavailable: nothing (or only a part) came back; a retry may help.
+            ModelUnavailable: nothing (or only a part) came back; a retry may help. Its
+                ``http_status`` says whether it may be paid all the same.
             ModelBusy: 429 or 503 with Retry-After.
             ModelRefused: 4xx that a retry does not heal.
             NotNow: it is not to be asked yet; nothing was sent.

@@ -30,7 +30,7 @@ class Call:
     request: bytes  # JSON
     answer: bytes | None = None  # raw
     content_type: str | None = None
-    http_status: int | None = None
+    http_status: int | None = None  # 0: it was sent, and the head of no answer came
     outcome: str = "ANSWERED"
     error: str | None = None
     input_tokens: int | None = None

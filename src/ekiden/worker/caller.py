@@ -26,6 +26,7 @@ from ekiden.errors import (
     EkidenError,
     Interrupted,
     ModelBusy,
+    ModelError,
     ModelUnavailable,
     NotNow,
     StepError,
@@ -344,6 +345,7 @@ class Caller:
         else:
             said = error.message if isinstance(error, EkidenError) else repr(error)
             call.outcome, call.error = CallOutcome.FAILED, plain(said)
+            call.http_status = error.http_status if isinstance(error, ModelError) else None
         if stream is not None:
             await self._ledger.partials.flush(stream)
         await self._ledger.append(call)
