@@ -198,6 +198,20 @@ async def test_a_webhook_that_was_stopped_hears_no_more(house: House):
     assert await table.deliveries() == []
 
 
+async def test_a_deadline_is_taken_before_webhooks_that_have_been_due_for_longer(house: House):
+    table = Errands(house.pool, house.dsn)
+    hook = await table.add_webhook("http://127.0.0.1:9", new_secret(), EVENTS)
+    await house.pool.execute(
+        "INSERT INTO ekiden.errands (kind, session_id, event, webhook_id, available_at)"
+        " SELECT 'webhook', gen_random_uuid(), 'session.waiting', $1::int,"
+        "        ekiden.now() - interval '1 hour' FROM generate_series(1, 24)"
+        " UNION ALL SELECT 'deadline', gen_random_uuid(), 'cancel', NULL, ekiden.now()",
+        hook,
+    )
+    claimed = await table.claim(8, timedelta(minutes=1))
+    assert sorted(errand.kind for errand in claimed) == ["deadline"] + ["webhook"] * 7
+
+
 @pytest.mark.parametrize(("then", "status"), [("approve", "COMPLETED"), ("cancel", "CANCELLED")])
 async def test_a_gate_that_nobody_passes_in_time_ends_as_was_asked_for(
     house: House, then: str, status: str

@@ -2,11 +2,12 @@
 -- date in the future, so one whose worker died is due again by itself.
 
 -- name: claim_errands
--- Takes up to $1 due errands for $2; nobody else sees them as due until then.
+-- Takes up to $1 due errands for $2; nobody else sees them as due until then. Reminders and deadlines
+-- before webhooks: one that swallows what it is sent takes long, and many of them must delay no gate.
 WITH due AS MATERIALIZED (
     SELECT id FROM ekiden.errands
     WHERE status = 'QUEUED' AND available_at <= ekiden.now()
-    ORDER BY available_at, id LIMIT $1
+    ORDER BY kind = 'webhook', available_at, id LIMIT $1
     FOR UPDATE SKIP LOCKED
 )
 UPDATE ekiden.errands e
