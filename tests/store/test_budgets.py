@@ -68,6 +68,23 @@ async def test_that_it_was_set_is_what_a_stop_ends_with_in_the_timing(relay: Rel
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("then", [TOKENS, Budget()])
+async def test_limits_that_a_person_has_changed_stop_nobody_who_still_had_the_old_ones(
+    relay: Relay, then: Budget
+):
+    late, first = await relay.executing(2)
+    session = first.session_id
+    await put(relay, session, MONEY, keep=False)
+    stop = {"kind": "budget", "ofPhase": 0, "message": "spent", "maxCostUsd": 0.5,
+            "maxTokens": None}  # fmt: skip
+    assert await relay.tasks.stop_for_budget(first, stop)
+    assert (await relay.sessions.get(session)).status == "PAUSED"
+    await put(relay, session, then, keep=False)
+    assert await relay.tasks.stop_for_budget(late, stop)
+    assert (await relay.sessions.get(session)).status == "RUNNING"
+    assert {task.id for task in await relay.claim(session)} == {late.id, first.id}
+
+
 async def test_budgets_are_of_a_session_that_there_is_and_goes_on(relay: Relay):
     session = await relay.session()
     await relay.sessions.cancel(session, actor="ann")

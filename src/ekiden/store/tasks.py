@@ -165,11 +165,24 @@ class Tasks:
         return row is not None
 
     async def stop_for_budget(self, task: ClaimedTask, stop: dict[str, Any]) -> bool:
-        """Put a task back and stop its session at a budget; False when it is no longer held."""
+        """Put a task back and stop its session at a budget; False when it is no longer held.
+
+        A stop that was decided on limits that a person has changed since stops nothing: the task is
+        given back, and its next attempt reserves by the new ones.
+        """
+        text = orjson.dumps(stop).decode()
         with translated(self._dsn):
-            row = await self._pool.fetchval(
-                sql("stop_for_budget"), task.id, task.attempt, orjson.dumps(stop).decode()
-            )
+            async with (
+                self._pool.acquire() as connection,
+                connection.transaction(isolation="read_committed"),
+            ):
+                await connection.execute(sql("lock_session"), task.session_id)
+                if await connection.fetchval(sql("limits_changed"), task.session_id, text):
+                    row = await connection.fetchval(sql("release_task"), task.id, task.attempt)
+                else:
+                    row = await connection.fetchval(
+                        sql("stop_for_budget"), task.id, task.attempt, text
+                    )
         return row is not None
 
     async def keep_log(self, task: ClaimedTask, lines: str) -> None:

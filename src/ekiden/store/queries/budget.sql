@@ -74,6 +74,16 @@ LEFT JOIN LATERAL (SELECT sum(cost_usd) AS cost, sum(tokens) AS tokens
 WHERE b.session_id = $1 AND ($2::smallint IS NULL OR b.phase IN (0, $2))
 ORDER BY b.phase;
 
+-- name: limits_changed
+-- Whether the limits that the stop $2 was decided on are no longer those of the session $1.
+SELECT s.phase IS NOT NULL AND NOT EXISTS (
+           SELECT FROM ekiden.budgets b
+           WHERE b.session_id = $1 AND b.phase = s.phase
+             AND b.max_cost_usd::float8 IS NOT DISTINCT FROM s.cost
+             AND b.max_tokens IS NOT DISTINCT FROM s.tokens)
+FROM json_to_record($2::json) AS j("ofPhase" int, "maxCostUsd" float8, "maxTokens" bigint)
+CROSS JOIN LATERAL (SELECT j."ofPhase", j."maxCostUsd", j."maxTokens") AS s(phase, cost, tokens);
+
 -- name: reserve
 -- Notes what a call may cost at most.
 INSERT INTO ekiden.reservations (session_id, task_id, attempt, number, phase, cost_usd, tokens)
