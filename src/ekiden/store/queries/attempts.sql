@@ -30,7 +30,8 @@ SELECT available_at FROM again;
 
 -- name: fail_task
 -- Fails a task for good, and its session with it. Siblings that run may end; their results are
--- kept. The first event of a failure says so: it alone is told outside (owe_errands). Fenced on (RUNNING, attempt).
+-- kept. The first event of a failure says so: it alone is told outside (owe_errands). Fenced on
+-- (RUNNING, attempt).
 WITH locked AS MATERIALIZED (
     SELECT s.id, s.status FROM ekiden.sessions s
     WHERE s.id = (SELECT session_id FROM ekiden.api_tasks WHERE id = $1) FOR UPDATE

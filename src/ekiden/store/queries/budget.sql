@@ -8,8 +8,8 @@ SELECT FROM ekiden.budgets WHERE session_id = $1 ORDER BY phase FOR UPDATE;
 -- Each budget that a call of phase $2 is under (null: every one of the session), with what it has
 -- spent and what calls other than $3 to $5 may still cost that are under way. A call counts as what
 -- was reserved for it until it is known what it did cost: until its answer was read, or for good where
--- it broke off while it was answered, or before (http_status 0), or nobody told. A reservation whose call has no row in the
--- ledger counts while its attempt runs; where its worker was lost, for good; and where its answer is
+-- it broke off while it was answered, or before (http_status 0), or nobody told. A reservation whose
+-- call has no row in the ledger counts while its attempt runs; where its worker was lost, for good; and where its answer is
 -- made in the background (a response of OpenAI), until a later attempt has asked anew. A call whose
 -- price is not known counts in unpriced.
 WITH calls AS (
