@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from ekiden import Context, Flow, Phase
 from ekiden.flows.registry import CompiledFlow
@@ -189,6 +189,40 @@ async def test_who_reads_further_up_in_a_running_text_is_left_where_they_are(
     await site.sessions.resume(session, actor="Mika")
     await replaced(page, "top")
     assert await from_end() < 2
+    script.ends.set()
+    await site.until(session, "COMPLETED")
+    assert wrong == []
+
+
+async def test_who_scrolls_before_the_page_hears_anything_is_left_where_they_are(
+    site: Site, browser: Browser
+):
+    script = Long()
+    await site.work(script, CompiledFlow(Flow("write", input=Count, phases=[Write])))
+    address = await site.serve()
+    session, _ = await site.sessions.create("write", title="t", input={}, options=QUICK, start=True)
+    first, _ = await opened(browser)
+    await first.goto(f"{address}/sessions/{session}")
+    await expect(first.locator(".said-text")).to_contain_text("line 599")
+    page, wrong = await opened(browser)
+    may_hear = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await may_hear.wait()
+        await route.continue_()
+
+    await page.route("**/events*", hold)
+    await page.goto(f"{address}/sessions/{session}")
+    pane = page.locator(".said-text")
+    await expect(pane).to_contain_text("line 599")
+    await ask(page, ".said-text", "e => { e.scrollTop = 300; }")
+    reading = "e => [e.scrollTop, e.textContent.slice(0, 200)]"
+    left_at = await ask(page, ".said-text", reading)
+    assert left_at[1].startswith("… ")  # only the end comes with the page
+    may_hear.set()
+    script.goes_on.set()
+    await expect(pane).to_contain_text("more 199")
+    assert await ask(page, ".said-text", reading) == left_at
     script.ends.set()
     await site.until(session, "COMPLETED")
     assert wrong == []

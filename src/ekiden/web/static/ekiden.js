@@ -33,7 +33,8 @@
   const shown = (text) =>
     text.replace(hidden, (c) => `[U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
   const most = 4000;
-  const heard = new Map(); // "task attempt" → {calls: Map(call → {seq, text}), from: of which on it is shown}
+  // "task attempt" → {calls: Map(call → {seq, text}), from: of which on it is shown, written: whether it was}
+  const heard = new Map();
 
   // Like readable() of the server: JSON without its signs, so that a person can read along.
   const readable = (said) => {
@@ -63,6 +64,11 @@
       const texts = [...said.calls.entries()].sort(([a], [b]) => a - b).map(([, c]) => readable(c.text));
       const text = texts.filter(Boolean).join("\n\n");
       if (follows) said.from = Math.max(0, text.length - most); // who reads further up loses no line
+      else if (!said.written) { // what they read came with the page: it begins where it began
+        said.from = text.indexOf(pane.textContent.replace(/^… /, ""));
+        if (said.from < 0) return; // not told as far as that yet
+      }
+      said.written = true;
       pane.textContent = shown((said.from ? "… " : "") + text.slice(said.from));
     }
     if (follows) pane.scrollTop = pane.scrollHeight;
@@ -70,7 +76,7 @@
   const due = new Set();
   const hear = (piece) => {
     const key = `${piece.taskId} ${piece.attempt}`;
-    if (!heard.has(key)) heard.set(key, { calls: new Map(), from: 0 });
+    if (!heard.has(key)) heard.set(key, { calls: new Map(), from: 0, written: false });
     const { calls } = heard.get(key);
     const call = calls.get(piece.call) ?? { seq: 0, text: "" };
     if (piece.seq <= call.seq) return; // a new connection tells it from the beginning
