@@ -122,13 +122,7 @@ class Running:
 
     def children(self) -> dict[int, str]:
         """Return its children that live, and their command lines."""
-        found = {}
-        listing = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        with suppress(FileNotFoundError):
-            for pid in map(int, listing.read_text().split()):
-                if command := command_of(pid):
-                    found[pid] = command
-        return found
+        return children_of(self.process.pid)
 
     def kill(self) -> None:
         """As the kernel does when memory is short."""
@@ -139,6 +133,17 @@ class Running:
         """Ask it to end and return its exit code."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
+
+
+def children_of(pid: int) -> dict[int, str]:
+    """Return the children of a process that live, and their command lines."""
+    found = {}
+    listing = Path(f"/proc/{pid}/task/{pid}/children")
+    with suppress(FileNotFoundError):
+        for child in map(int, listing.read_text().split()):
+            if command := command_of(child):
+                found[child] = command
+    return found
 
 
 def command_of(pid: int) -> str:

@@ -15,6 +15,7 @@ from ekiden.store.connection import open_pool
 from ekiden.store.doorbell import Doorbell
 from ekiden.store.embedded import EmbeddedServer
 from ekiden.store.sessions import Sessions
+from tests.cli.program import children_of, command_of, until
 from tests.recovery.conftest import Start
 from tests.recovery.load import (
     Heard,
@@ -32,8 +33,11 @@ HOWS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT, "kill -9": signal.SI
 def end(server: EmbeddedServer, how: str) -> None:
     process = server._process
     assert process is not None
+    sessions = children_of(process.pid)
     process.send_signal(HOWS[how])
     process.wait(20)
+    # After kill -9 they answer on until they see that their parent is gone.
+    until(lambda: not any(map(command_of, sessions)))
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -62,6 +66,12 @@ async def test_the_api_answers_503_meanwhile_and_goes_on_by_itself(start: Start,
         app = create_app(Sessions(pool, server.dsn), doorbell=doorbell, settings=settings)
         api = Server(app, settings)
         running = asyncio.create_task(api.serve())
+
+        async def stop() -> None:
+            api.should_exit = True
+            await running
+
+        stack.push_async_callback(stop)
         await eventually(lambda: api.started, "the API")
         client = await stack.enter_async_context(
             httpx2.AsyncClient(base_url=f"http://127.0.0.1:{api.bound_port}", timeout=30)
@@ -80,5 +90,3 @@ async def test_the_api_answers_503_meanwhile_and_goes_on_by_itself(start: Start,
         assert (await client.get("/api/flows")).status_code == 200
         async with asyncio.timeout(20):
             await doorbell.connected.wait()
-        api.should_exit = True
-        await running
