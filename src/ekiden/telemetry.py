@@ -26,7 +26,7 @@ task and attempt, a flow's own lines too. Names, and the other fields:
     fallback_asked      model, why                         a step's own model cannot be asked now
     answer_fetched      task, asked_in                     the provider had kept it; not paid twice
     answer_continued    task, cut_in                       only the rest of a cut one is asked for
-    answer_withdrawn    model, task                        cancelled: its provider may stop it
+    answer_withdrawn    model, task                        not wanted: its provider may stop it
     answer_unstopped    model, task, error                 it may go on making it; told again later
     partials_unsaved    error                              what running calls say is not saved
     metrics_uncounted   error                              a roll-up failed; the next does it

@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import asyncpg
 import pytest
 
 from ekiden.core.model import Budget, Review, Verb
-from ekiden.errors import ModelUnavailable
+from ekiden.errors import AnswerInvalid, ModelUnavailable
 from ekiden.providers import openai_compatible
 from ekiden.providers.models_by_place import Models
 from ekiden.store.budgets import Budgets
@@ -26,7 +27,7 @@ from tests.providers.fake_server import FakeServer, Received, Reply, answer, in_
 from tests.providers.wires import BACKGROUND, RESPONSE_ID, WIRES, answered, response
 from tests.scripted import ScriptedProvider
 from tests.worker.relay import QUICK, House, working
-from tests.worker.streaming import says, until
+from tests.worker.streaming import only_task, says, until
 
 TEXT = "The sash is handed over in the zone."
 WHOLE = BACKGROUND.stream(TEXT, "stop")
@@ -376,7 +377,7 @@ async def test_an_id_that_is_noted_after_the_look_is_looked_at_soon(
         return found
 
     session = await killed_in_mid_stream(house, fake)
-    await house.pool.execute("UPDATE ekiden.started_calls SET started_at = now() - interval '2 d'")
+    await house.pool.execute("UPDATE ekiden.started_calls SET started_at = now() - interval '4 d'")
     await house.sessions.cancel(session, actor="me")
     monkeypatch.setattr(Ledger, "unwanted", counted)
     async with working(house.dsn, says(), models=Models(BACKGROUND.provider(fake))):
@@ -398,6 +399,48 @@ async def test_running_a_phase_anew_stops_what_a_parked_step_waits_for(
         await house.sessions.reviews.take(session, Review(verb=Verb.RERUN, actor="me", phase=1))
         await until(lambda: _withdrawn(house))
     assert remote.asked["cancelled"] == 1
+
+
+@pytest.mark.usefixtures("one_look")
+async def test_a_fallback_that_was_silent_for_a_day_is_withdrawn_before_the_model_is_asked(
+    house: House, fake: FakeServer, remote: Remote
+):
+    session = await asked_before(house, fake, "25 hours")
+    # After the second attempt there is a third: it looks for nothing any more.
+    back = ScriptedProvider([AnswerInvalid("odd"), "It is back."])
+    background = BACKGROUND.provider(fake)
+    models = Models(back, build=lambda _name: background, fallback="openai:gpt-5-mini")
+    async with working(house.dsn, says(), models=models):
+        await house.until(session)
+    assert remote.asked == {"made": 1, "looked at": 1, "cancelled": 1}
+    calls = await house.pool.fetch(
+        "SELECT provider, attempt, outcome FROM ekiden.calls ORDER BY attempt"
+    )
+    assert [tuple(call.values()) for call in calls] == [
+        ("openai", 1, "ABORTED"),  # it may be paid as well: a budget counts it
+        ("scripted", 2, "FAILED"),
+        ("scripted", 3, "ANSWERED"),
+    ]
+
+
+async def test_a_result_from_outside_stops_the_answer_that_is_in_the_making(
+    house: House, fake: FakeServer, remote: Remote, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(withdrawals, "_SWEEP", 0.1)
+    stop = asyncio.Event()
+    ear = await asyncpg.connect(house.dsn)
+    await ear.add_listener("session_cancelled", lambda *_: stop.set())
+    models = Models(BACKGROUND.provider(fake))
+    async with working(house.dsn, says(), models=models, drain=0.0):
+        session = await house.begin("one")
+        await until(lambda: named(house))
+        task = await only_task(house, session)
+        await house.sessions.deliver(session, task_id=task, attempt=1, result=TEXT)
+        await house.until(session)
+        await asyncio.wait_for(stop.wait(), 20)
+        await until(lambda: _withdrawn(house))
+    await ear.close()
+    assert remote.asked == {"made": 1, "cancelled": 1}
 
 
 async def _parked(house: House) -> bool:

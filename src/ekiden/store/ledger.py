@@ -90,7 +90,7 @@ class CutCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnwantedAnswer:
-    """An answer that its provider may still be making, for a task that was cancelled."""
+    """An answer that its provider may still be making, and that nobody waits for."""
 
     task_id: int
     attempt: int
@@ -165,7 +165,7 @@ class Ledger:
         return (False, timedelta(0)) if row is None else (row["has_worker"], row["waited"])
 
     async def unwanted(self) -> list[UnwantedAnswer]:
-        """Return what providers may still be making for tasks that were cancelled."""
+        """Return what providers may still be making for tasks that are over."""
         with translated(self._dsn):
             rows = await self._pool.fetch(sql("unwanted_answers"))
         return [UnwantedAnswer(**row) for row in rows]

@@ -44,10 +44,11 @@ from ekiden.providers.protocol import (
     storable,
 )
 from ekiden.redaction import redact, redact_bytes
-from ekiden.store.ledger import Call, PaidAnswer
+from ekiden.store.ledger import Call, PaidAnswer, UnwantedAnswer
 from ekiden.worker.ledger_writer import LedgerWriter
 from ekiden.worker.partial_writer import PartialStream
 from ekiden.worker.question import canonical_ask
+from ekiden.worker.withdrawals import withdraw
 
 T = TypeVar("T")
 
@@ -138,10 +139,13 @@ class Caller:
         )
         return then, paid
 
-    async def fetched(self, call: Call, provider: Provider) -> tuple[Call, RawAnswer] | None:
+    async def fetched(
+        self, call: Call, provider: Provider, *, give_up: bool = False
+    ) -> tuple[Call, RawAnswer] | None:
         """Fetch an answer that an earlier attempt asked for and the provider keeps.
 
-        It goes to the ledger under the call that asked for it.
+        It goes to the ledger under the call that asked for it. With ``give_up`` one that has not
+        come for a day is withdrawn: somebody else is asked.
 
         Raises:
             StillAnswering: it is not there yet.
@@ -156,9 +160,16 @@ class Caller:
                     return None
                 self._tried.append(started.answer_id)
             begun = monotonic()
+            then = replace(
+                call, attempt=started.attempt, number=started.number, model=started.model
+            )
             try:
                 raw = await provider.fetch(started.answer_id)
             except (ModelUnavailable, ModelBusy, NotNow) as error:
+                silent = isinstance(error, StillAnswering) and started.age > _NEVER_COMES
+                if silent and give_up:
+                    await self._withdraw(then, provider, started.answer_id)
+                    continue
                 self._tried.remove(started.answer_id)  # nobody knows: it may be there next time
                 if isinstance(error, StillAnswering):
                     raise _waited(error, started.age) from error
@@ -166,12 +177,20 @@ class Caller:
             if raw is None:
                 continue
             telemetry.emit("answer_fetched", task=self._task.id, asked_in=started.attempt)
-            then = replace(
-                call, attempt=started.attempt, number=started.number, model=started.model
-            )
             then.took = timedelta(seconds=monotonic() - begun)
             await self._store(then, raw)
             return then, raw
+
+    async def _withdraw(self, call: Call, provider: Provider, answer_id: str) -> None:
+        """Let the provider stop; the call is in the ledger, with what it took unknown."""
+        call.outcome = CallOutcome.ABORTED
+        call.error = "No answer had come after a day: nobody waits for it any more."
+        await self._ledger.append(call)
+        unwanted = UnwantedAnswer(
+            task_id=call.task_id, attempt=call.attempt, number=call.number,
+            provider=call.provider, model=call.model, answer_id=answer_id,
+        )  # fmt: skip
+        await withdraw(unwanted, provider, self._ledger.note_withdrawn)
 
     async def said_before(self, call: Call) -> str:
         """Return how the newest cut answer to this began; empty when there is none.

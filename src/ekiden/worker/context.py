@@ -289,7 +289,8 @@ class StepContext:
         """Return what the fallback was asked for while ``provider`` could not be.
 
         Raises:
-            StillAnswering: it works on the answer; ``provider`` is not paid as well meanwhile.
+            StillAnswering: it works on the answer; ``provider`` is not paid as well meanwhile, for
+                a day at most.
             AnswerInvalid: what was fetched is not what was asked for.
         """
         other = None if self._task.attempt == 1 else self._fallback_of(provider)
@@ -297,7 +298,7 @@ class StepContext:
             return None
         begun = replace(call, provider=other.name, model=other.model)
         try:
-            fetched = await self._caller.fetched(begun, other)
+            fetched = await self._caller.fetched(begun, other, give_up=True)
         except StillAnswering:
             raise
         except (ModelError, NotNow):

@@ -15,7 +15,15 @@ from typing import Any, TypeVar
 
 from ekiden.errors import DatabaseError, Interrupted
 from ekiden.store.budgets import Budgets
-from ekiden.store.ledger import Call, CutCall, Ledger, PaidAnswer, Standing, StartedCall
+from ekiden.store.ledger import (
+    Call,
+    CutCall,
+    Ledger,
+    PaidAnswer,
+    Standing,
+    StartedCall,
+    UnwantedAnswer,
+)
 from ekiden.worker.batcher import Batcher
 from ekiden.worker.partial_writer import PartialWriter
 from ekiden.worker.patience import patiently
@@ -128,6 +136,10 @@ class LedgerWriter:
     async def next_started(self, call: Call, tried: Sequence[str]) -> StartedCall | None:
         """Return the oldest call of earlier attempts that asked the same and has no answer here."""
         return await patiently(lambda: self._ledger.next_started(call, tried), refusals=1)
+
+    async def note_withdrawn(self, answer: UnwantedAnswer) -> None:
+        """Note that the provider of an answer was told that nobody waits for it."""
+        await patiently(lambda: self._ledger.note_withdrawn(answer), refusals=1)
 
     async def next_cut(self, call: Call, taken: Sequence[str]) -> CutCall | None:
         """Return the newest call of earlier attempts that asked the same and was cut."""

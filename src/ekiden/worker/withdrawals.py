@@ -1,11 +1,14 @@
-"""Tells providers that nobody waits for an answer any more, once its session was cancelled.
+"""Tells providers that nobody waits for an answer any more, once its task is over without it.
 
 Whoever listens to a stream hangs up, and that is the end of it. An answer made in the background
 would be made to its end, and paid for: also one whose step waits in the queue, or whose worker
-died. So every worker looks when a session is cancelled. To be told twice is no harm.
+died. So every worker looks when a session is cancelled, or a result delivered from outside. To be
+told twice is no harm.
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 
 from ekiden import telemetry
 from ekiden.errors import DatabaseError, ModelError
@@ -27,7 +30,7 @@ class Withdrawals:
         self._doorbell = doorbell
 
     async def run(self) -> None:
-        """Look whenever a session is cancelled, and soon again: an id may be noted just after."""
+        """Look whenever calls are to stop, and soon again: an id may be noted just after."""
         async with self._doorbell.subscribe("session_cancelled") as bell:
             rung = True
             while True:
@@ -43,14 +46,21 @@ class Withdrawals:
     async def _withdraw(self, answer: UnwantedAnswer) -> bool:
         """Let a provider stop; return whether all that can be done here is done."""
         provider: object = self._models.known(answer.provider, answer.model)
-        if not isinstance(provider, Withdraws):
-            return True
-        told = {"model": f"{answer.provider}:{answer.model}", "task": answer.task_id}
-        try:
-            await provider.withdraw(answer.answer_id)
-        except ModelError as error:
-            telemetry.emit("answer_unstopped", error=error.message, **told)
-            return False
-        await self._ledger.note_withdrawn(answer)
-        telemetry.emit("answer_withdrawn", **told)
+        return await withdraw(answer, provider, self._ledger.note_withdrawn)
+
+
+async def withdraw(
+    answer: UnwantedAnswer, provider: object, note: Callable[[UnwantedAnswer], Awaitable[None]]
+) -> bool:
+    """Let a provider stop, and ``note`` it; return whether all that can be done here is done."""
+    if not isinstance(provider, Withdraws):
         return True
+    told = {"model": f"{answer.provider}:{answer.model}", "task": answer.task_id}
+    try:
+        await provider.withdraw(answer.answer_id)
+    except ModelError as error:
+        telemetry.emit("answer_unstopped", error=error.message, **told)
+        return False
+    await note(answer)
+    telemetry.emit("answer_withdrawn", **told)
+    return True

@@ -65,13 +65,14 @@ WHERE s.session_id = $1 AND s.task_id = $2 AND s.attempt < $3 AND s.kind = $4
 ORDER BY s.attempt DESC, s.number LIMIT 1;
 
 -- name: unwanted_answers
--- Calls of cancelled tasks whose answer may still be in the making: they began within a day, have no
--- answer here, and their provider was not told. Only responses of OpenAI are made while nobody listens;
--- the ids of other streams are noted as well, and would crowd them out.
+-- Calls of tasks that are over whose answer may still be in the making: they began within three days,
+-- have no answer here, and their provider was not told. A task that is COMPLETED had its result from
+-- elsewhere. Only responses of OpenAI are made while nobody listens; the ids of other streams are noted
+-- as well, and would crowd them out.
 SELECT s.task_id, s.attempt, s.number, s.provider, s.model, s.answer_id
 FROM ekiden.started_calls s JOIN ekiden.api_tasks t ON t.id = s.task_id
-WHERE s.withdrawn_at IS NULL AND s.started_at > ekiden.now() - interval '1 day'
-  AND s.answer_id LIKE 'resp\_%' AND t.status = 'CANCELLED'
+WHERE s.withdrawn_at IS NULL AND s.started_at > ekiden.now() - interval '3 days'
+  AND s.answer_id LIKE 'resp\_%' AND t.status IN ('CANCELLED', 'COMPLETED')
   AND NOT EXISTS (SELECT FROM ekiden.calls c
                   WHERE c.task_id = s.task_id AND c.attempt = s.attempt AND c.number = s.number
                     AND c.answer IS NOT NULL)
@@ -84,11 +85,12 @@ WHERE task_id = $1 AND attempt = $2 AND number = $3;
 
 -- name: next_started_call
 -- The oldest call of an earlier attempt that asked the same of the same provider and whose answer
--- never came here; $7 are the ids that were tried already.
+-- never came here, unless it was withdrawn; $7 are the ids that were tried already.
 SELECT s.attempt, s.number, s.model, s.answer_id, ekiden.now() - s.started_at AS age
 FROM ekiden.started_calls s
 WHERE s.session_id = $1 AND s.task_id = $2 AND s.attempt < $3 AND s.kind = $4
   AND s.request_hash = $5 AND s.provider = $6 AND s.answer_id <> ALL ($7::text[])
+  AND s.withdrawn_at IS NULL
   AND NOT EXISTS (SELECT FROM ekiden.calls c
                   WHERE c.task_id = s.task_id AND c.attempt = s.attempt AND c.number = s.number
                     AND c.answer IS NOT NULL)

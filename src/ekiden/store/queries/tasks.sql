@@ -228,4 +228,8 @@ WITH locked AS MATERIALIZED (
     INSERT INTO ekiden.events (session_id, type, phase, step, task_id)
     SELECT session_id, 'result_delivered', phase, step, id FROM taken
 )
-SELECT id FROM taken;
+-- What a provider makes in the background is stopped, as where a session is cancelled.
+SELECT id, (SELECT pg_notify('session_cancelled', taken.session_id::text) FROM ekiden.started_calls s
+            WHERE s.task_id = taken.id AND s.withdrawn_at IS NULL AND s.answer_id LIKE 'resp\_%'
+            LIMIT 1) AS told
+FROM taken;
