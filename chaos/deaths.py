@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import math
 import time
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from chaos.house import RUNS_ON, House, NotReached, Process, free_port, wait_unt
 from ekiden import failpoint
 
 PATIENCE = 40.0  # seconds until a failpoint counts as not reached
+_DYING = 5.0  # seconds that a process has to end whose own commit ended all sessions
 LEASE = "2"  # seconds; a frozen worker is given up after as long
 
 
@@ -99,7 +101,8 @@ async def _frozen(house: House, cell: Cell, process: Process) -> None:
     """Wait until the process froze at the failpoint."""
     give_up = time.monotonic() + PATIENCE
     while not process.frozen:
-        if not process.alive or time.monotonic() > give_up or await house.drained():
+        give_up = min(give_up, await _soon_if_drained(house))
+        if not process.alive or time.monotonic() > give_up:
             raise NotReached(f"{cell.armed} was not reached: {process.last_words(500)}")
         await asyncio.sleep(0.01)
 
@@ -174,11 +177,17 @@ async def _dead_at(house: House, cell: Cell, process: Process) -> None:
     while process.alive:
         if (cell.gates or cell.held) and not cell.by:
             await house.open_gates()
-        if time.monotonic() > give_up or (await house.drained() and process.alive):
+        give_up = min(give_up, await _soon_if_drained(house))
+        if process.alive and time.monotonic() > give_up:
             raise NotReached(f"{cell.armed} was not reached: {process.last_words(500)}")
         await asyncio.sleep(0.01)
     if process.code != failpoint.EXIT_CODE:
         raise NotReached(f"{process.name} died with {process.code}: {process.last_words()}")
+
+
+async def _soon_if_drained(house: House) -> float:
+    """Return until when an end is still to come: what it ends in may be seen before it is."""
+    return time.monotonic() + _DYING if await house.drained() else math.inf
 
 
 def post(port: int, path: str, *, key: str) -> tuple[int, str] | None:
