@@ -198,18 +198,66 @@ async def test_a_webhook_that_was_stopped_hears_no_more(house: House):
     assert await table.deliveries() == []
 
 
-async def test_a_deadline_is_taken_before_webhooks_that_have_been_due_for_longer(house: House):
+async def test_each_receiver_has_its_places_and_the_gates_have_theirs(house: House):
     table = Errands(house.pool, house.dsn)
-    hook = await table.add_webhook("http://127.0.0.1:9", new_secret(), EVENTS)
+    dead, other = [
+        await table.add_webhook("http://127.0.0.1:9", new_secret(), EVENTS) for _ in range(2)
+    ]
     await house.pool.execute(
         "INSERT INTO ekiden.errands (kind, session_id, event, webhook_id, available_at)"
         " SELECT 'webhook', gen_random_uuid(), 'session.waiting', $1::int,"
         "        ekiden.now() - interval '1 hour' FROM generate_series(1, 24)"
+        " UNION ALL SELECT 'webhook', gen_random_uuid(), 'session.waiting', $2, ekiden.now()"
         " UNION ALL SELECT 'deadline', gen_random_uuid(), 'cancel', NULL, ekiden.now()",
-        hook,
+        dead,
+        other,
     )
-    claimed = await table.claim(8, timedelta(minutes=1))
-    assert sorted(errand.kind for errand in claimed) == ["deadline"] + ["webhook"] * 7
+    hold = timedelta(minutes=1)
+    claimed = sorted(errand.receiver for errand in await table.claim(4, [], hold))
+    assert claimed == [0, dead, dead, dead, dead, other]
+    assert await table.claim(4, [dead] * 4, hold) == []
+    due = await table.next_due(4, [dead] * 4)
+    assert due is not None
+    assert 50 < due <= 60  # what was claimed just now
+    due = await table.next_due(4, [dead] * 3)
+    assert due is not None
+    assert due < -3000
+    (one,) = await table.claim(4, [dead] * 3, hold)
+    assert (one.receiver, one.kind) == (dead, "webhook")
+
+
+class Silent(Receiver):
+    """One that takes everything and never answers."""
+
+    async def hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.taken.append(({}, await reader.readuntil(b"\r\n\r\n")))
+        await reader.read()  # until the other side hangs up
+        writer.close()
+
+
+async def test_a_receiver_that_swallows_what_it_is_sent_holds_up_nobody_else(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(webhooks, "TIMEOUT", 120.0)
+    table = Errands(house.pool, house.dsn)
+    async with (
+        receiving(kind=Silent) as silent,
+        receiving() as receiver,
+        working(house.dsn, one_step(_breaks)),
+    ):
+        await table.add_webhook(silent.url, new_secret(), ["session.failed"])
+        swallowed = [await house.begin("one") for _ in range(12)]
+        for session in swallowed:
+            await house.until(session, "FAILED")
+        async with asyncio.timeout(20):
+            while len(silent.taken) < 4:
+                await asyncio.sleep(0.01)
+        await table.add_webhook(receiver.url, new_secret(), ["session.failed"])
+        for _ in range(6):  # more than there are places
+            await house.until(await house.begin("one"), "FAILED")
+        assert await settled(house, 6) == [("session.failed", "DONE", 1)] * 6
+    assert len(receiver.taken) == 6
+    assert len(silent.taken) == 4
 
 
 @pytest.mark.parametrize(("then", "status"), [("approve", "COMPLETED"), ("cancel", "CANCELLED")])

@@ -36,6 +36,7 @@ class Errand:
     created_at: datetime
     url: str | None  # of the webhook; None when it was stopped meanwhile
     secret: str | None
+    receiver: int  # the webhook; 0: a gate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,15 +79,22 @@ class Errands:
         self._pool = pool
         self._dsn = dsn
 
-    async def claim(self, limit: int, hold: timedelta) -> list[Errand]:
-        """Take due errands; each is due again after ``hold`` unless it was ended."""
-        with translated(self._dsn):
-            return [Errand(**r) for r in await self._pool.fetch(sql("claim_errands"), limit, hold)]
+    async def claim(self, places: int, under_way: Sequence[int], hold: timedelta) -> list[Errand]:
+        """Take due errands.
 
-    async def next_due(self) -> float | None:
-        """Return in how many seconds the nearest errand is due; None if there is none."""
+        Args:
+            places: how many of one receiver may be under way.
+            under_way: the receiver of each that is.
+            hold: when each is due again, unless it was ended.
+        """
         with translated(self._dsn):
-            due: timedelta | None = await self._pool.fetchval(sql("next_errand"))
+            rows = await self._pool.fetch(sql("claim_errands"), places, under_way, hold)
+        return [Errand(**row) for row in rows]
+
+    async def next_due(self, places: int, under_way: Sequence[int]) -> float | None:
+        """Return in how many seconds the nearest that has a place is due; None if there is none."""
+        with translated(self._dsn):
+            due: timedelta | None = await self._pool.fetchval(sql("next_errand"), places, under_way)
         return None if due is None else due.total_seconds()
 
     async def end(

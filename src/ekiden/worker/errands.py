@@ -1,7 +1,8 @@
 """Runs what is owed outside: webhooks, and the reminders and deadlines of gates.
 
 Every worker looks when the bell rings and when the nearest is due; a row is one worker's at a time.
-Retries have the same policy as steps: full jitter, Retry-After, an end.
+Each receiver has places of its own, as have the gates: one that swallows what it is sent holds up
+nobody else. Retries have the same policy as steps: full jitter, Retry-After, an end.
 """
 
 from __future__ import annotations
@@ -12,31 +13,31 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from urllib.parse import urlsplit
 
 from ekiden import telemetry
 from ekiden.core.retry import GiveUp, decide_retry
 from ekiden.errors import DatabaseError
-from ekiden.store.doorbell import Doorbell
+from ekiden.store.doorbell import LOOK_AT_EVERYTHING, Doorbell, Subscription
 from ekiden.store.errands import Errand, Errands
 from ekiden.store.sessions import Sessions
 from ekiden.worker.webhooks import DeliveryFailed, body_of, body_of_alert, deliver, took_since
 
-_AT_ONCE = 8
+_PLACES = 4  # errands under way for one receiver, and for the gates
 _HOLD = timedelta(seconds=60)  # how long a claimed errand is one worker's
 _SWEEP = 600.0  # seconds between looks that nothing asked for
 _TRIES = 100  # retries of a webhook: about four hours with the base below
 _BASE = timedelta(seconds=5)
 
 
-async def when_due(doorbell: Doorbell, channel: str, work: Callable[[], Awaitable[float]]) -> None:
+async def when_due(bell: Subscription, work: Callable[[], Awaitable[float]]) -> None:
     """Work whenever a bell rings, and after as many seconds as the work says; until cancelled."""
-    async with doorbell.subscribe(channel) as bell:
-        while True:
-            pause = 5.0
-            with suppress(DatabaseError):
-                pause = await work()
-            await bell.wait(pause)
+    while True:
+        pause = 5.0
+        with suppress(DatabaseError):
+            pause = await work()
+        await bell.wait(pause)
 
 
 class ErrandRunner:
@@ -49,21 +50,31 @@ class ErrandRunner:
         self._sessions = sessions
         self._doorbell = doorbell
         self._base = base
+        self._under_way: list[int] = []  # the receiver of each
 
     async def run(self) -> None:
-        """Look whenever the bell rings or something is due."""
-        await when_due(self._doorbell, "errand_due", self._work)
+        """Look whenever the bell rings, a place is free, or something is due."""
+        async with self._doorbell.subscribe("errand_due") as bell, asyncio.TaskGroup() as group:
+            await when_due(bell, lambda: self._begin(group, bell))
 
-    async def _work(self) -> float:
-        """Run all that is due; return in how many seconds to look again."""
+    async def _begin(self, group: asyncio.TaskGroup, bell: Subscription) -> float:
+        """Begin all that is due and has a place; return in how many seconds to look again."""
         while True:
-            due = await self._errands.next_due()
+            due = await self._errands.next_due(_PLACES, self._under_way)
             if due is None or due > 0:
                 return _SWEEP if due is None else min(due, _SWEEP)
-            claimed = await self._errands.claim(_AT_ONCE, _HOLD)
-            await asyncio.gather(*(self._run(errand) for errand in claimed))
+            claimed = await self._errands.claim(_PLACES, self._under_way, _HOLD)
+            for errand in claimed:
+                self._under_way.append(errand.receiver)
+                group.create_task(self._run(errand)).add_done_callback(
+                    partial(self._make_room, errand.receiver, bell)
+                )
             if not claimed:
                 return 1.0  # somebody else has them
+
+    def _make_room(self, receiver: int, bell: Subscription, _done: asyncio.Task[None]) -> None:
+        self._under_way.remove(receiver)
+        bell.put(LOOK_AT_EVERYTHING)  # more may be due, and what was not taken is due again
 
     async def _run(self, errand: Errand) -> None:
         kinds: dict[str, Callable[[], Awaitable[None]]] = {

@@ -59,7 +59,8 @@ class FeedRefresher:
     async def run(self) -> None:
         """Look whenever a feed is due."""
         if self._every > 0:
-            await when_due(self._doorbell, "feed_due", self._work)
+            async with self._doorbell.subscribe("feed_due") as bell:
+                await when_due(bell, self._work)
 
     async def _work(self) -> float:
         """Fetch all that is due; return in how many seconds to look again."""

@@ -2,25 +2,38 @@
 -- date in the future, so one whose worker died is due again by itself.
 
 -- name: claim_errands
--- Takes up to $1 due errands for $2; nobody else sees them as due until then. Reminders and deadlines
--- before webhooks: one that swallows what it is sent takes long, and many of them must delay no gate.
+-- Takes due errands for $3; nobody else sees them as due until then. Each receiver has $1 places, and
+-- so have the gates, which are receiver 0; $2 has the receiver of each errand that is under way here.
 WITH due AS MATERIALIZED (
-    SELECT id FROM ekiden.errands
-    WHERE status = 'QUEUED' AND available_at <= ekiden.now()
-    ORDER BY kind = 'webhook', available_at, id LIMIT $1
-    FOR UPDATE SKIP LOCKED
+    SELECT e.id, receiver.id AS receiver
+    FROM (SELECT 0 AS id UNION ALL SELECT id FROM ekiden.webhooks) AS receiver
+    CROSS JOIN LATERAL (
+        SELECT id FROM ekiden.errands
+        WHERE status = 'QUEUED' AND coalesce(webhook_id, 0) = receiver.id
+          AND available_at <= ekiden.now()
+        ORDER BY available_at, id
+        LIMIT greatest(0, $1 - cardinality(array_positions($2::int[], receiver.id)))
+        FOR UPDATE SKIP LOCKED
+    ) AS e
 )
 UPDATE ekiden.errands e
-SET attempt = attempt + 1, available_at = ekiden.now() + $2
+SET attempt = attempt + 1, available_at = ekiden.now() + $3
 FROM due WHERE e.id = due.id
 RETURNING e.id, e.kind, e.session_id::text, e.alert_id, e.event, e.event_id, e.attempt, e.created_at,
           (SELECT w.url FROM ekiden.webhooks w WHERE w.id = e.webhook_id AND w.stopped_at IS NULL) AS url,
-          (SELECT w.secret FROM ekiden.webhooks w WHERE w.id = e.webhook_id) AS secret;
+          (SELECT w.secret FROM ekiden.webhooks w WHERE w.id = e.webhook_id) AS secret, due.receiver;
 
 -- name: next_errand
--- When the nearest errand becomes due, as an interval from now; null if there is none.
-SELECT available_at - ekiden.now() FROM ekiden.errands WHERE status = 'QUEUED'
-ORDER BY available_at, id LIMIT 1;
+-- When the nearest errand becomes due of those whose receiver has a place (as above), as an interval
+-- from now; null if there is none.
+SELECT min(e.available_at) - ekiden.now()
+FROM (SELECT 0 AS id UNION ALL SELECT id FROM ekiden.webhooks) AS receiver
+CROSS JOIN LATERAL (
+    SELECT available_at FROM ekiden.errands
+    WHERE status = 'QUEUED' AND coalesce(webhook_id, 0) = receiver.id
+    ORDER BY available_at LIMIT 1
+) AS e
+WHERE cardinality(array_positions($2::int[], receiver.id)) < $1;
 
 -- name: end_errand
 -- Notes what became of an attempt ($2) of an errand: $3 is DONE, FAILED or VOID, or QUEUED to try again
