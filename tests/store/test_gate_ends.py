@@ -21,7 +21,7 @@ def policy(then: str) -> dict[int, dict[str, object]]:
 
 async def due(relay: Relay) -> tuple[Errand, Errand]:
     """Return the newest deadline and reminder."""
-    claimed = await Errands(relay.pool, relay.dsn).claim(16, timedelta(0))
+    claimed = await Errands(relay.pool, relay.dsn).claim(16, [], timedelta(0))
     newest = {errand.kind: errand for errand in sorted(claimed, key=lambda errand: errand.id)}
     return newest["deadline"], newest["reminder"]
 
