@@ -151,15 +151,21 @@ class Long:
         return Streamed(pieces=tuple(f"more {n}\n" for n in range(200)), then=self.ends)
 
 
-async def test_who_reads_further_up_in_a_running_text_is_left_where_they_are(
-    site: Site, browser: Browser
-):
+async def writing(site: Site) -> tuple[Long, str, str]:
+    """Begin a session that fills a pane; return its script, its id and its page's address."""
     script = Long()
     await site.work(script, CompiledFlow(Flow("write", input=Count, phases=[Write])))
     address = await site.serve()
     session, _ = await site.sessions.create("write", title="t", input={}, options=QUICK, start=True)
+    return script, session, f"{address}/sessions/{session}"
+
+
+async def test_who_reads_further_up_in_a_running_text_is_left_where_they_are(
+    site: Site, browser: Browser
+):
+    script, session, shown_at = await writing(site)
     page, wrong = await opened(browser)
-    await page.goto(f"{address}/sessions/{session}")
+    await page.goto(shown_at)
     pane = page.locator(".said-text")
     await expect(pane).to_contain_text("line 599")
 
@@ -197,12 +203,9 @@ async def test_who_reads_further_up_in_a_running_text_is_left_where_they_are(
 async def test_who_scrolls_before_the_page_hears_anything_is_left_where_they_are(
     site: Site, browser: Browser
 ):
-    script = Long()
-    await site.work(script, CompiledFlow(Flow("write", input=Count, phases=[Write])))
-    address = await site.serve()
-    session, _ = await site.sessions.create("write", title="t", input={}, options=QUICK, start=True)
+    script, session, shown_at = await writing(site)
     first, _ = await opened(browser)
-    await first.goto(f"{address}/sessions/{session}")
+    await first.goto(shown_at)
     await expect(first.locator(".said-text")).to_contain_text("line 599")
     page, wrong = await opened(browser)
     may_hear = asyncio.Event()
@@ -212,7 +215,7 @@ async def test_who_scrolls_before_the_page_hears_anything_is_left_where_they_are
         await route.continue_()
 
     await page.route("**/events*", hold)
-    await page.goto(f"{address}/sessions/{session}")
+    await page.goto(shown_at)
     pane = page.locator(".said-text")
     await expect(pane).to_contain_text("line 599")
     await ask(page, ".said-text", "e => { e.scrollTop = 300; }")
